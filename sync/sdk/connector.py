@@ -1,0 +1,122 @@
+"""The one verb of a connector: a batch in, receipts (or a job) out.
+
+Everything else (authentication, pacing, retries, batching, hashing, dry runs, audit, waiting) is the engine's.
+An exception speaks for the whole batch, a receipt for one record, and an unexpected answer is `unknown`, never
+success. A connector never sleeps, retries, hashes or reads the environment, and `push` is safe to crash out of.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Receipt
+
+__all__ = ["Config", "Connector", "Creates", "Describes", "HttpConnector", "Polls", "Reads"]
+
+
+class Config(BaseModel):
+    """Base of every connector's configuration: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class Connector(ABC, Generic[C]):
+    """Turns a batch into receipts.
+
+    `objects` may be replaced in `__init__` where it depends on the configuration. `http` is authenticated,
+    paced and classified: it raises the errors of `sync.errors`, and it never retries.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    docs: ClassVar[str] = ""
+    config_model: ClassVar[type[Config]]
+    objects: Mapping[str, ObjectSpec]
+
+    def __init__(self, config: C, http: httpx.Client) -> None:
+        self.config = config
+        self.http = http
+
+    @classmethod
+    def base_url(cls, config: C) -> str:  # noqa: ARG003 - connectors override it
+        """What relative request URLs are resolved against; empty for a connector without HTTP."""
+        return ""
+
+    @classmethod
+    def auth(cls, config: C) -> httpx.Auth | None:  # noqa: ARG003 - connectors override it
+        """How requests are authenticated."""
+        return None
+
+    @classmethod
+    def account(cls, config: C) -> str:
+        """Whose quota requests count against: pacing and the breaker are shared by equal values."""
+        return cls.base_url(config)
+
+    @abstractmethod
+    def check(self) -> None:
+        """Make the cheapest read that proves the credentials; raise `AuthError` where they are refused."""
+
+    @abstractmethod
+    def push(self, batch: Batch) -> Outcome:
+        """Send the batch once and say what became of each change."""
+
+
+class HttpConnector(Connector[C]):
+    """A batch is one request: two pure functions. `request` is also what a dry run shows."""
+
+    @abstractmethod
+    def request(self, batch: Batch) -> httpx.Request:
+        """The one request that carries the batch."""
+
+    @abstractmethod
+    def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
+        """Exactly one receipt a change, read from a 2xx answer (or one listed in `expects`)."""
+
+    expects: ClassVar[frozenset[int]] = frozenset()
+    """Statuses outside 2xx whose body speaks for each record (422, say); others raise before `receipts`."""
+
+    def push(self, batch: Batch) -> Outcome:
+        """Build, send, read."""
+        request = self.request(batch)
+        request.extensions["expects"] = self.expects
+        return self.receipts(batch, self.http.send(request))
+
+
+@runtime_checkable
+class Polls(Protocol):
+    """A connector whose `push` may return a `Job`."""
+
+    def poll(self, job: Job, batch: Batch) -> Outcome:
+        """Ask once: the receipts not yet settled, or the job again with a new `poll_after`."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A connector that can say which fields the account has."""
+
+    def describe(self, object: str) -> Iterable[Field]:
+        """The fields of an object, from the account."""
+
+
+@runtime_checkable
+class Creates(Protocol):
+    """A connector that can make an audience."""
+
+    def create_audience(self, object: str, title: str) -> str:
+        """Make an audience and return its id."""
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A connector that can read who is in an audience."""
+
+    def members(self, object: str, audience: str | None) -> Iterable[Mapping[str, str]]:
+        """The members' identifiers, as the platform has them."""

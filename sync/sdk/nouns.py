@@ -1,0 +1,176 @@
+"""What a connector is given and what it answers: frozen data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+__all__ = [
+    "Batch",
+    "Change",
+    "Delivery",
+    "Field",
+    "Job",
+    "Limits",
+    "ObjectSpec",
+    "Op",
+    "Order",
+    "Outcome",
+    "Rate",
+    "Receipt",
+    "Status",
+    "Value",
+]
+
+Value = Any
+"""A wire value: None, bool, int, float, str, or a list or dict of wire values.
+
+Before a connector sees them, dates, times and timestamps became ISO 8601 text (timestamps with a zone in UTC,
+ending in `Z`), UUIDs text, blobs Base64 text, intervals ISO 8601 durations, decimals of up to 15 digits numbers
+and longer ones text. `Batch.types` has the types they came from.
+"""
+
+
+class Op(StrEnum):
+    """What happens to one member."""
+
+    ADD = "add"
+    UPDATE = "update"
+    REMOVE = "remove"
+
+
+class Status(StrEnum):
+    """What the destination did with one change."""
+
+    APPLIED = "applied"
+    ACCEPTED = "accepted"  # the platform decides later
+    REJECTED = "rejected"
+    DEFERRED = "deferred"  # certainly not applied; try again in a later run
+    UNKNOWN = "unknown"
+
+
+class Delivery(StrEnum):
+    """What an object wants to be given."""
+
+    DELTA = "delta"  # the changes
+    SNAPSHOT = "snapshot"  # every member, whenever there is any change
+
+
+class Order(StrEnum):
+    """Which ops of a plan are sent first; the second kind waits until the first is done."""
+
+    REMOVALS_LAST = "removals_last"
+    REMOVALS_FIRST = "removals_first"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an object, as the destination names it."""
+
+    name: str
+    type: str = "string"  # string, integer, number, boolean, date, timestamp, json
+    required: bool = False
+    identifier: bool = False
+    normalise: str | None = None  # a named transform, applied by the engine before the diff
+    hash: str | None = None  # sha256 or md5 in lower-case hex, applied by the engine after `normalise`
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `requests` in any window of `per` seconds."""
+
+    requests: int
+    per: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the destination takes at once. The engine never exceeds it."""
+
+    batch_size: int | None = None  # records in a batch; None: no limit
+    batch_bytes: int | None = None  # JSON bytes of the records of a batch; None: no limit
+    concurrency: int = 1  # requests at the same time
+    rates: tuple[Rate, ...] = ()
+    mixed_ops: bool = False  # may a batch hold more than one op
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSpec:
+    """The kind of thing a connector writes, and what the platform promises about it."""
+
+    name: str
+    title: str
+    ops: frozenset[Op]
+    fields: tuple[Field, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    delivery: Delivery = Delivery.DELTA
+    audience: bool = True  # is there a named audience that the members belong to
+    idempotent: bool = True  # the same batch sent twice has the effect of one
+    irreversible: frozenset[Op] = frozenset()
+    order: Order = Order.REMOVALS_LAST
+    open_fields: bool = False  # does it take fields that `fields` does not name
+
+    @property
+    def identifiers(self) -> tuple[Field, ...]:
+        """The fields that say whom a change is about."""
+        return tuple(f for f in self.fields if f.identifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One op on one member. `identifiers` and `fields` are keyed by the destination's names.
+
+    A removal has identifiers as they were last acknowledged and no fields.
+    """
+
+    op: Op
+    key: str  # opaque; a receipt repeats it
+    identifiers: Mapping[str, Value]
+    fields: Mapping[str, Value]
+    remote_id: str | None = None  # the platform's own id, from an earlier receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes that go to the destination together.
+
+    `id` is the same whenever this batch is sent again: use it as the idempotency key. `types` maps a field to
+    the warehouse type its values came from (DuckDB's names).
+    """
+
+    id: str
+    sync: str
+    object: str
+    audience: str | None
+    changes: Sequence[Change]
+    types: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one change. A rejection says why; what the destination said is evidence."""
+
+    key: str
+    status: Status
+    reason: str = ""
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work the platform finishes later. Plain data: it survives a restart as JSON.
+
+    `settled` has the receipts that are already known; a poll never asks about those again. `poll_after` is in
+    seconds from now.
+    """
+
+    id: str
+    data: Mapping[str, Value] = field(default_factory=dict)
+    settled: tuple[Receipt, ...] = ()
+    poll_after: float = 5.0
+
+
+Outcome = Iterable[Receipt] | Job

@@ -1,0 +1,72 @@
+"""What the engine asks of a warehouse: the columns of a cohort, and its rows as a relation in DuckDB."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+__all__ = ["Column", "Relation", "Source", "Staged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as the warehouse names it; `type` is the DuckDB type that its values arrive in."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Where a cohort's rows come from: a table (`schema.table`) or a query, one of the two."""
+
+    table: str | None = None
+    query: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return self.table or "the cohort's query"
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The cohort's rows inside the engine's DuckDB connection: `sql` stands where a table name may stand."""
+
+    sql: str
+    columns: tuple[Column, ...]
+
+
+class Source(ABC):
+    """A warehouse connection. It reads, and never writes."""
+
+    name: str
+    type: str
+
+    @abstractmethod
+    def check(self) -> str:
+        """Connect, and return a line that says to what; raises `SourceError`."""
+
+    @abstractmethod
+    def columns(self, relation: Relation) -> tuple[Column, ...]:
+        """The relation's columns; raises `SourceError` (code HG202) where it does not exist."""
+
+    @abstractmethod
+    def tables(self) -> Sequence[str]:
+        """Names that `table:` may take, for "did you mean"; at most 1,000."""
+
+    @abstractmethod
+    def stage(
+        self, connection: duckdb.DuckDBPyConnection, relation: Relation, columns: Sequence[str], spool: Path
+    ) -> AbstractContextManager[Staged]:
+        """Make the relation's named columns readable from `connection`, as one consistent version.
+
+        A source that DuckDB can read itself attaches it; another streams its rows into a Parquet file in the
+        folder `spool`, which the context manager removes. The rows may be read several times inside the
+        context.
+        """
