@@ -1,0 +1,81 @@
+"""What the engine is given to run one sync: the mapping bound to its source, destination and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sync.mapping import Cohort, Sync
+from sync.sdk.connector import Connector
+from sync.sdk.nouns import Limits, ObjectSpec, Op
+from sync.sources.base import Source
+
+__all__ = ["DeliverySettings", "EngineSettings", "GuardrailLimits", "SyncJob"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailLimits:
+    """The limits a plan is judged by: the defaults of config.toml, tightened by the mapping."""
+
+    max_removed: int = 1000
+    max_removed_pct: float = 5.0
+    small_removal: int = 25  # below so many removals no share is judged
+    max_removed_pct_7d: float = 15.0
+    max_added_pct: float = 50.0
+    hold_additions: bool = False
+    max_nulled_pct: float = 10.0
+    max_bad_keys: int = 0
+    warn_rejected_pct: float = 5.0
+    stop_rejected_pct: float = 20.0
+    allow_irreversible: frozenset[Op] = frozenset()
+    approvers: frozenset[str] = frozenset()  # empty: anybody
+    four_eyes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    """How requests are made. Times are in seconds."""
+
+    request_timeout: float = 15.0  # hard limit of one request, from first byte to last
+    attempts: int = 5  # tries of one batch while the destination is unavailable
+    backoff_first: float = 0.5
+    backoff_max: float = 30.0
+    rate_limited_for: float = 900.0  # how long in all a batch waits on 429 before the run gives up
+    job_wait: float = 600.0  # how long a run waits for jobs before it leaves them to the next
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Where the engine keeps its files, and how much of the machine it may use."""
+
+    folder: Path  # the state folder: plans/, members/, rejected/, tmp/
+    memory_limit: str = "256MB"  # DuckDB's; it spills past it
+    threads: int = 2
+    expire_after: float = 86400.0  # a plan, in seconds
+    lease_ttl: float = 30.0
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncJob:
+    """One sync, ready to run.
+
+    `source` and `connect` open connections, so they are called late; both raise a `HeadgateError` that says
+    what is missing. `connect` returns a connector whose client is authenticated, timed out and classified;
+    its pacing is the engine's.
+    """
+
+    name: str
+    cohort: Cohort
+    sync: Sync
+    destination: str
+    spec: ObjectSpec
+    limits: Limits  # the object's, tightened by config and mapping
+    account: str  # whose quota requests count against
+    guardrails: GuardrailLimits
+    mapping_digest: str  # of everything in the mapping that decides what is sent
+    author: str  # who last changed the mapping, as git has it; empty where unknown
+    source: Callable[[], Source]
+    connect: Callable[[], Connector[Any]]
