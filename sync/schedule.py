@@ -1,0 +1,219 @@
+"""When a sync is due: Unix cron lines and intervals as instants in UTC.
+
+APScheduler's own cron counts weekdays from Monday, joins day of month and weekday by "and", and fires twice
+on the night the clocks go back. Here its matcher only walks the wall clock; the wall clock is turned into
+UTC by us, and all arithmetic is in UTC.
+
+* A fixed hour (`30 1 * * *`) fires once a day: at the first of two equal wall times, and where the wall time
+  is skipped in spring, as much later as the clocks are moved.
+* An hour of `*` fires in every real hour, in both of the repeated ones as well.
+* Weekdays are 0-7 with 0 and 7 for Sunday, or names; ranges may wrap (`fri-mon`, `5-1`). Where day of month
+  and weekday are both restricted, either is enough (crontab(5)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.cron import CronTrigger
+
+from sync.durations import format_duration
+from sync.mapping import Schedule
+
+__all__ = ["Cron", "Every", "next_runs", "parse", "slot", "slot_time", "words"]
+
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_ALIASES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_FIELDS = ("minute", "hour", "day of month", "month", "weekday")
+_FOLD = timedelta(hours=3)  # no zone has moved its clocks by more
+
+
+class Cron(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """A Unix cron line in a time zone. Raises `ValueError` with a sentence for people."""
+
+    def __init__(self, line: str, timezone: str = "UTC") -> None:
+        self.line = line
+        self.zone: tzinfo = _zone(timezone)
+        fields = _ALIASES.get(line.strip().lower(), line).split()
+        if len(fields) != 5:
+            raise ValueError(f"'{line}' has {len(fields)} fields; a cron line has 5: {', '.join(_FIELDS)}")
+        self._every_hour = fields[1] in ("*", "*/1")
+        self._walls = _matchers(line, fields)
+        if not self._walls or next(self._wall_times(datetime(2024, 1, 1, tzinfo=UTC)), None) is None:
+            raise ValueError(f"'{line}' never comes: no such day exists")
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first instant after the previous one, or from now on; in UTC."""
+        after = now.astimezone(UTC) - timedelta(microseconds=1)
+        if previous_fire_time is not None:
+            after = previous_fire_time.astimezone(UTC)
+        return self.next_after(after)
+
+    def next_after(self, after: datetime) -> datetime | None:
+        """The first instant strictly after `after`; both in UTC."""
+        start = self._wall(after)
+        if self.zone.utcoffset(self._wall(after - _FOLD)) != self.zone.utcoffset(self._wall(after + _FOLD)):
+            start -= _FOLD
+        found: datetime | None = None
+        for wall in self._wall_times(start.replace(tzinfo=UTC, fold=0)):
+            first = self._instant(wall, fold=0)
+            due = [i for i in (first, *self._repeated(wall, first)) if i > after]
+            found = min([*due, found]) if found is not None else min(due, default=None)
+            if found is not None and first > found - timedelta(minutes=1):
+                return found
+        return found
+
+    def _repeated(self, wall: datetime, first: datetime) -> list[datetime]:
+        second = self._instant(wall, fold=1)
+        return [second] if self._every_hour and second > first else []
+
+    def _instant(self, wall: datetime, *, fold: int) -> datetime:
+        return wall.replace(tzinfo=self.zone, fold=fold).astimezone(UTC)
+
+    def _wall(self, instant: datetime) -> datetime:
+        return instant.astimezone(self.zone)
+
+    def _wall_times(self, start: datetime) -> Iterator[datetime]:
+        """Matching wall times from `start` on; they are dressed as UTC so that no clock change touches them."""
+        cursor: datetime | None = start
+        while cursor is not None:
+            coming = [t for t in (w.get_next_fire_time(None, cursor) for w in self._walls) if t is not None]
+            if not coming:
+                return
+            yield min(coming)
+            cursor = min(coming) + timedelta(seconds=1)
+
+    def __str__(self) -> str:
+        return f"{self.line} ({self.zone})"
+
+
+class Every(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """An interval counted from the epoch, so that every daemon, restarted or not, sees the same slots."""
+
+    def __init__(self, seconds: float) -> None:
+        if seconds < 1:
+            raise ValueError("an interval is at least one second")
+        self.seconds = seconds
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first instant after the previous one, or from now on; in UTC."""
+        return self.next_after(previous_fire_time or now - timedelta(microseconds=1))
+
+    def next_after(self, after: datetime) -> datetime | None:
+        """The first instant strictly after `after`; both in UTC."""
+        count = math.floor(after.timestamp() / self.seconds) + 1
+        return datetime.fromtimestamp(count * self.seconds, UTC)
+
+    def __str__(self) -> str:
+        return f"every {format_duration(self.seconds)}"
+
+
+def parse(schedule: Schedule) -> Cron | Every:
+    """The trigger of a mapping's schedule. Raises `ValueError` with a sentence for people."""
+    if schedule.cron is not None:
+        return Cron(schedule.cron, schedule.timezone)
+    return Every(schedule.every or 0)
+
+
+def next_runs(schedule: Schedule | None, after: float, count: int = 3) -> list[float]:
+    """The next `count` instants after `after`, in seconds since the epoch."""
+    if schedule is None:
+        return []
+    trigger, cursor, found = parse(schedule), datetime.fromtimestamp(after, UTC), list[float]()
+    while len(found) < count and (due := trigger.next_after(cursor)) is not None:
+        found.append(due.timestamp())
+        cursor = due
+    return found
+
+
+def slot(instant: datetime) -> str:
+    """How the ledger names an instant: `2026-11-01T05:30:00Z`."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def slot_time(name: str) -> datetime | None:
+    """The instant a slot is named after; what follows a `#` says why it is not on the schedule."""
+    try:
+        return datetime.strptime(name.partition("#")[0], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def words(schedule: Schedule | None) -> str:
+    """The schedule as people read it."""
+    if schedule is None:
+        return "on request"
+    return (
+        f"{schedule.cron} ({schedule.timezone})"
+        if schedule.cron
+        else f"every {format_duration(schedule.every or 0)}"
+    )
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"'{name}' is no time zone; write UTC, Europe/Berlin or Australia/Perth") from None
+
+
+def _weekdays(text: str) -> str:
+    """Unix weekdays as APScheduler's names: `1-5` is `mon,tue,wed,thu,fri`."""
+    chosen: set[int] = set()
+    for item in text.lower().split(","):
+        span, _, step = item.partition("/")
+        if not (step or "1").isdigit() or int(step or 1) < 1:
+            raise ValueError(f"'{item}' is no weekday: the step must be a number above 0")
+        low, dash, high = span.partition("-")
+        if span == "*":
+            first, last = 0, 6
+        else:
+            first = _weekday(low)
+            last = _weekday(high) if dash else (6 if step else first)
+        if last < first:
+            last += 7
+        chosen |= {day % 7 for day in range(first, last + 1, int(step or 1))}
+    return ",".join(_DAYS[day] for day in sorted(chosen))
+
+
+def _weekday(text: str) -> int:
+    if text in _DAYS:
+        return _DAYS.index(text)
+    if text.isdigit() and int(text) <= 7:
+        return int(text)
+    raise ValueError(f"'{text}' is no weekday: write 0-7 (0 and 7 are Sunday) or {', '.join(_DAYS)}")
+
+
+def _matchers(line: str, fields: list[str]) -> list[Any]:
+    """APScheduler's matchers for the line: two of them where day of month and weekday are alternatives."""
+    minute, hour, day, month, weekday = fields
+    either = not day.startswith("*") and not weekday.startswith("*")
+    pairs = [(day, "*"), ("*", weekday)] if either else [(day, weekday)]
+    try:
+        triggers = [
+            CronTrigger(
+                minute=minute,
+                hour=hour,
+                day=d,
+                month=month,
+                day_of_week="*" if w == "*" else _weekdays(w),
+                timezone=UTC,
+            )
+            for d, w in pairs
+        ]
+    except ValueError as error:
+        raise ValueError(f"'{line}' is no cron line: {error}") from None
+    return [t for t in triggers if t.get_next_fire_time(None, datetime(2024, 1, 1, tzinfo=UTC)) is not None]
