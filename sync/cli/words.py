@@ -1,0 +1,55 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sync.durations import format_duration
+
+__all__ = ["age", "cut", "due", "iso", "masked", "moment", "number"]
+
+
+def iso(at: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC; None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def moment(at: float | None) -> str:
+    """`2026-10-01 06:15:00 UTC`, or a dash."""
+    return "-" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def age(at: float | None, now: float) -> str:
+    """`3h 5m ago`, or a dash."""
+    return "-" if at is None else f"{format_duration(now - at)} ago"
+
+
+def due(at: float | None, now: float) -> str:
+    """`in 12m`, or a dash."""
+    return "-" if at is None else f"in {format_duration(at - now)}"
+
+
+def number(value: float | int | str | None) -> str:
+    """`9,120`, `23.1`; text stays as it is."""
+    if isinstance(value, float):
+        return f"{value:,.1f}".removesuffix(".0")
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "-")
+
+
+def cut(text: str, width: int = 72) -> str:
+    """One line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def masked(value: Any) -> Any:
+    """The value with whatever may be personal masked; a mapping or list in its shape."""
+    from sync.sdk.values import mask
+
+    if isinstance(value, Mapping):
+        return {key: masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
