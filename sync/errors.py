@@ -174,27 +174,33 @@ class Unavailable(DestinationError):
     """The destination cannot be reached or failed on its side: retry the same batch.
 
     `applied` is False where the request certainly changed nothing (it was never sent, or the destination
-    says so) and None where that is unknown.
+    says so) and None where that is unknown. `retry_after` is in seconds, None where the destination did not
+    say.
     """
 
     code = "HG403"
 
-    def __init__(self, message: str, detail: str = "", *, applied: bool | None = None) -> None:
-        super().__init__(message, detail)
+    def __init__(
+        self,
+        message: str,
+        detail: str = "",
+        *,
+        applied: bool | None = None,
+        retry_after: float | None = None,
+        fix: str = "",
+    ) -> None:
+        super().__init__(message, detail, fix=fix)
         self.applied = applied
+        self.retry_after = retry_after
 
 
 class RateLimited(Unavailable):
-    """The destination asks us to wait; nothing was applied.
-
-    `retry_after` is in seconds, None where the destination did not say.
-    """
+    """The destination asks us to wait; nothing was applied."""
 
     code = "HG404"
 
     def __init__(self, message: str, detail: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(message, detail, applied=False)
-        self.retry_after = retry_after
+        super().__init__(message, detail, applied=False, retry_after=retry_after)
 
 
 class ProtocolError(DestinationError):

@@ -80,8 +80,8 @@ def _converter(kind: pa.DataType) -> Convert:
         inner = {f.name: _nullable(_converter(f.type)) for f in kind}
         return lambda v: {name: convert(v.get(name)) for name, convert in inner.items()}
     if pa.types.is_map(kind):
-        key, item = _converter(kind.key_type), _nullable(_converter(kind.item_type))
-        return lambda v: [(key(k), item(i)) for k, i in _pairs(v)]
+        key, item = _key(kind.key_type), _nullable(_converter(kind.item_type))
+        return lambda v: [(key(k), item(i)) for k, i in v.items()]
     if pa.types.is_list(kind):
         element = _nullable(_converter(kind.value_type))
         return lambda v: [element(e) for e in v]
@@ -92,9 +92,11 @@ def _nullable(convert: Convert) -> Convert:
     return lambda v: None if v is None else convert(v)
 
 
-def _pairs(value: Value) -> Iterable[tuple[Value, Value]]:
-    """A map is an object, or a list of entries where its keys are not text."""
-    return value.items() if isinstance(value, dict) else ((e["key"], e["value"]) for e in value)
+def _key(kind: pa.DataType) -> Convert:
+    """The key of a map, which is text on the wire."""
+    if pa.types.is_integer(kind):
+        return int
+    return float if pa.types.is_floating(kind) else _converter(kind)
 
 
 def _text(value: Value) -> str:

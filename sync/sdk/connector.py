@@ -40,6 +40,8 @@ class Connector(ABC, Generic[C]):
     docs: ClassVar[str] = ""
     config_model: ClassVar[type[Config]]
     objects: Mapping[str, ObjectSpec]
+    unavailable: ClassVar[frozenset[int]] = frozenset()
+    """4xx statuses that mean "try the same again" here (409 for a concurrent change, say)."""
 
     def __init__(self, config: C, http: httpx.Client) -> None:
         self.config = config
@@ -59,6 +61,16 @@ class Connector(ABC, Generic[C]):
     def account(cls, config: C) -> str:
         """Whose quota requests count against: pacing and the breaker are shared by equal values."""
         return cls.base_url(config)
+
+    @classmethod
+    def retry_after(cls, response: httpx.Response) -> float | None:
+        """For how many seconds the destination asks us to wait; None where it does not say.
+
+        Vendors that do not use `Retry-After` override it, mostly with `sync.sdk.http.reset_after`.
+        """
+        from sync.sdk.http import retry_after
+
+        return retry_after(response)
 
     @abstractmethod
     def check(self) -> None:

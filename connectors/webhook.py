@@ -1,0 +1,179 @@
+"""Webhook: posts changes as JSON to an address of yours.
+
+One request a batch, one op a batch:
+
+    POST {url}
+    Content-Type: application/json
+    Idempotency-Key: {batch id, the same whenever the batch is sent again}
+
+    {"batch_id": "...", "sync": "...", "op": "add" | "update" | "remove", "records": [{...}, ...]}
+
+A record is flat: identifiers and fields by name; a removal has its identifiers alone. With a `secret` each
+request also has `X-Headgate-Timestamp` (seconds since the epoch) and `X-Headgate-Signature`: `sha256=` and the
+hex HMAC-SHA256, under that secret, of the timestamp, a full stop and the body's bytes.
+
+What the answer means:
+
+| answer | meaning |
+|---|---|
+| 2xx with an empty body, or a JSON object without `errors` (or with none listed) | every record was applied |
+| 200, 207, 422 with `{"errors": [null, {"message": "..."}, ...]}`, an entry a record | `null`: applied |
+| the same, and the entry is not `null` | that record was rejected |
+| an `errors` list that does not fit the records, 207 without one, 422 with only `null` | unknown |
+| 2xx with anything else, HTML say | unknown |
+| any other 4xx | the whole batch was refused |
+| 429 with `Retry-After` | sent again, not earlier |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import httpx
+from pydantic import Field as Option
+from pydantic import SecretStr, field_validator
+
+from sync.errors import ProtocolError, RequestError
+from sync.sdk.auth import Chain, Header, HmacSignature
+from sync.sdk.connector import Config, HttpConnector
+from sync.sdk.nouns import Batch, Limits, ObjectSpec, Op, Receipt, Status
+from sync.sdk.values import dumps, json_object
+
+__all__ = ["Webhook", "WebhookConfig"]
+
+_ANY_ANSWER = frozenset(range(100, 600)) - {401, 403}
+
+
+class WebhookConfig(Config):
+    """Where to post, and how."""
+
+    url: str = Option(description="Where batches are posted, http:// or https://.")
+    secret: SecretStr | None = Option(default=None, description="Signs each request with HMAC-SHA256.")
+    headers: dict[str, str] = Option(default={}, description="More headers of each request.")
+    secret_headers: dict[str, SecretStr] = Option(default={}, description="The same, for credentials.")
+    batch_size: int = Option(default=100, ge=1, le=100_000, description="Records in a request.")
+    concurrency: int = Option(default=4, ge=1, le=256, description="Requests at the same time.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_web_address(cls, url: str) -> str:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("not an address: write https://host/path") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError("not a web address: write https://host/path")
+        return url
+
+
+def _record_object(limits: Limits) -> ObjectSpec:
+    return ObjectSpec(
+        name="record",
+        title="Record",
+        ops=frozenset(Op),
+        limits=limits,
+        audience=False,
+        open_fields=True,
+    )
+
+
+class Webhook(HttpConnector[WebhookConfig]):
+    """A batch is one POST."""
+
+    name = "webhook"
+    title = "Webhook"
+    docs = __doc__ or ""
+    config_model = WebhookConfig
+    objects = {"record": _record_object(Limits(batch_size=100, concurrency=4))}  # noqa: RUF012
+    expects: ClassVar[frozenset[int]] = frozenset({422})
+
+    def __init__(self, config: WebhookConfig, http: httpx.Client) -> None:
+        super().__init__(config, http)
+        limits = Limits(batch_size=config.batch_size, concurrency=config.concurrency)
+        self.objects = {"record": _record_object(limits)}
+
+    @classmethod
+    def base_url(cls, config: WebhookConfig) -> str:
+        """The address itself."""
+        return config.url
+
+    @classmethod
+    def account(cls, config: WebhookConfig) -> str:
+        """The host: paths and queries of webhooks often are credentials."""
+        url = httpx.URL(config.url)
+        return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+    @classmethod
+    def auth(cls, config: WebhookConfig) -> httpx.Auth | None:
+        """The signature and the secret headers, where there are any."""
+        schemes: list[httpx.Auth] = [Header(name, value) for name, value in config.secret_headers.items()]
+        if config.secret is not None:
+            schemes.append(HmacSignature(config.secret))
+        return Chain(*schemes) if schemes else None
+
+    def check(self) -> None:
+        """HEAD: any answer but 401 and 403 proves that somebody is there; no records are posted."""
+        self.http.request(
+            "HEAD", self.config.url, headers=self.config.headers, extensions={"expects": _ANY_ANSWER}
+        )
+
+    def request(self, batch: Batch) -> httpx.Request:
+        """The POST with the batch's records."""
+        body = {
+            "batch_id": batch.id,
+            "sync": batch.sync,
+            "op": batch.changes[0].op,
+            "records": [{**change.fields, **change.identifiers} for change in batch.changes],
+        }
+        headers = {**self.config.headers, "Content-Type": "application/json", "Idempotency-Key": batch.id}
+        return self.http.build_request("POST", self.config.url, content=dumps(body), headers=headers)
+
+    def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
+        """One receipt a record, as the table above says. Raises `RequestError` and `ProtocolError`."""
+        errors = _errors(response)
+        if not errors:
+            return _all(batch, Status.APPLIED)
+        if not _aligned(errors, batch, response):
+            return _all(batch, Status.UNKNOWN, "the answer's list of errors does not fit the records sent")
+        return [_receipt(change.key, error) for change, error in zip(batch.changes, errors, strict=True)]
+
+
+def _errors(response: httpx.Response) -> Any:
+    """What the answer lists as errors; None or empty where it is a plain success."""
+    status = response.status_code
+    answer: dict[str, Any] | None = json_object(response.content) if response.content.strip() else {}
+    if answer is None:
+        if status == 422:
+            raise RequestError("the webhook refused the batch with 422", response.text)
+        raise ProtocolError(
+            f"the webhook answered {status} with something that is not a JSON object", response.text
+        )
+    errors = answer.get("errors")
+    if status == 422 and not (isinstance(errors, list) and errors):
+        raise RequestError("the webhook refused the batch with 422", response.text)
+    return "missing" if status == 207 and not errors else errors
+
+
+def _aligned(errors: Any, batch: Batch, response: httpx.Response) -> bool:
+    """Whether the list speaks of the records one by one."""
+    if not isinstance(errors, list) or len(errors) != len(batch.changes):
+        return False
+    return response.status_code != 422 or any(error is not None for error in errors)
+
+
+def _receipt(key: str, error: Any) -> Receipt:
+    if error is None:
+        return Receipt(key, Status.APPLIED)
+    if isinstance(error, dict | str):
+        reason = error.get("message") if isinstance(error, dict) else error
+        return Receipt(key, Status.REJECTED, _cut(reason))
+    return Receipt(key, Status.UNKNOWN, "the answer's entry is neither null nor an object with a message")
+
+
+def _cut(reason: Any) -> str:
+    return reason[:500] if isinstance(reason, str) and reason.strip() else "the webhook gave no reason"
+
+
+def _all(batch: Batch, status: Status, reason: str = "") -> list[Receipt]:
+    return [Receipt(change.key, status, reason) for change in batch.changes]

@@ -1,0 +1,178 @@
+"""How requests are authenticated: what `Connector.auth` returns.
+
+Each is an `httpx.Auth`: it signs a request as it is sent, so a dry run's preview holds no credentials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Generator
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from sync.errors import AuthError, ProtocolError, RateLimited, Unavailable
+from sync.sdk.http import retry_after
+from sync.sdk.wire import host_of
+
+__all__ = ["Basic", "Bearer", "Chain", "ClientCredentials", "Header", "HmacSignature"]
+
+Flow = Generator[httpx.Request, httpx.Response, None]
+
+
+class Header(httpx.Auth):
+    """A secret in a header of its own: `Header("Api-Key", key)`; `prefix` stands before it."""
+
+    def __init__(self, name: str, secret: SecretStr, prefix: str = "") -> None:
+        self._name = name
+        self._secret = secret
+        self._prefix = prefix
+
+    def auth_flow(self, request: httpx.Request) -> Flow:
+        """Set the header."""
+        request.headers[self._name] = self._prefix + self._secret.get_secret_value()
+        yield request
+
+
+class Bearer(Header):
+    """`Authorization: Bearer TOKEN` (RFC 6750, section 2.1)."""
+
+    def __init__(self, token: SecretStr) -> None:
+        super().__init__("Authorization", token, "Bearer ")
+
+
+class Basic(httpx.Auth):
+    """`Authorization: Basic ...` (RFC 7617)."""
+
+    def __init__(self, user: str, password: SecretStr) -> None:
+        self._basic = httpx.BasicAuth(user, password.get_secret_value())
+
+    def auth_flow(self, request: httpx.Request) -> Flow:
+        """Set the header."""
+        yield from self._basic.auth_flow(request)
+
+
+class HmacSignature(httpx.Auth):
+    """Signs the body, so that the receiver can tell who sent it and when.
+
+    `X-Headgate-Timestamp` has seconds since the epoch; `X-Headgate-Signature` is `sha256=` and the lower-case
+    hex HMAC-SHA256, under the shared secret, of the timestamp, a full stop and the body's bytes.
+    """
+
+    requires_request_body = True
+
+    def __init__(self, secret: SecretStr) -> None:
+        self._secret = secret
+
+    def auth_flow(self, request: httpx.Request) -> Flow:
+        """Set both headers."""
+        stamp = str(int(time.time()))
+        digest = hmac.new(self._secret.get_secret_value().encode(), digestmod=hashlib.sha256)
+        digest.update(f"{stamp}.".encode())
+        digest.update(request.content)
+        request.headers["X-Headgate-Timestamp"] = stamp
+        request.headers["X-Headgate-Signature"] = f"sha256={digest.hexdigest()}"
+        yield request
+
+
+class Chain(httpx.Auth):
+    """Several of the one-step schemes above, one after the other."""
+
+    requires_request_body = True
+
+    def __init__(self, *schemes: httpx.Auth) -> None:
+        self._schemes = schemes
+
+    def auth_flow(self, request: httpx.Request) -> Flow:
+        """Let each scheme sign the request; none of them may need an answer."""
+        for scheme in self._schemes:
+            next(scheme.auth_flow(request))
+        yield request
+
+
+class ClientCredentials(httpx.Auth):
+    """OAuth 2.0 client credentials (RFC 6749, section 4.4), with the client's id and secret as HTTP Basic or,
+    with `in_body`, as form fields (section 2.3.1).
+
+    The token is kept until a minute before it expires, shared by all threads, and fetched anew, once, when
+    the destination answers 401 to it. Raises `AuthError` where the token is refused.
+    """
+
+    requires_response_body = True
+
+    def __init__(
+        self, token_url: str, client_id: str, client_secret: SecretStr, *, scope: str = "", in_body: bool = False
+    ) -> None:
+        self._url = token_url
+        self._client = (client_id, client_secret)
+        self._scope = scope
+        self._in_body = in_body
+        self._lock = threading.Lock()
+        self._token = ""
+        self._until = 0.0
+
+    def auth_flow(self, request: httpx.Request) -> Flow:
+        """Send with the token in hand; fetch one where there is none or it is no longer accepted."""
+        token = yield from self._current("")
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code == 401:
+            token = yield from self._current(token)
+            request.headers["Authorization"] = f"Bearer {token}"
+            yield request
+
+    def _current(self, refused: str) -> Generator[httpx.Request, httpx.Response, str]:
+        """The token in hand unless it is `refused` or over; one thread fetches, the others wait for it."""
+        with self._lock:
+            if not self._token or self._token == refused or time.monotonic() >= self._until:
+                self._token = ""
+                request = self._token_request()
+                self._keep(request, (yield request))
+            return self._token
+
+    def _token_request(self) -> httpx.Request:
+        client_id, secret = self._client[0], self._client[1].get_secret_value()
+        form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
+        if self._in_body:
+            return httpx.Request("POST", self._url, data=form | {"client_id": client_id, "client_secret": secret})
+        request = httpx.Request("POST", self._url, data=form)
+        return next(httpx.BasicAuth(client_id, secret).auth_flow(request))
+
+    def _keep(self, request: httpx.Request, response: httpx.Response) -> None:
+        host, status = host_of(request), response.status_code
+        if status == 429:
+            raise RateLimited(
+                f"{host} has no token for us yet: it answered 429", retry_after=retry_after(response)
+            )
+        if status >= 500:
+            raise Unavailable(f"{host} has no token for us: it answered {status}", applied=False)
+        if not 200 <= status < 300:
+            raise AuthError(
+                f"{host} refused us a token: it answered {status}", fix="Check the client's id and secret."
+            )
+        answer = _json_object(response)
+        token, lifetime = answer.get("access_token"), answer.get("expires_in", 300)
+        if not isinstance(token, str) or not token or not isinstance(lifetime, int | float | str):
+            raise ProtocolError(f"{host} answered the request for a token without one")
+        self._token = token
+        self._until = time.monotonic() + max(1.0, _seconds(lifetime) - 60)
+
+
+def _json_object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _seconds(lifetime: float | str) -> float:
+    """Some servers send the number as text."""
+    try:
+        return float(lifetime)
+    except ValueError:
+        return 300.0

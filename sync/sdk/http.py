@@ -1,0 +1,229 @@
+"""The HTTP client a connector is given: authenticated, timed out and classified; it never retries.
+
+| the destination's answer | what the connector sees |
+|---|---|
+| 2xx, or a status in `request.extensions["expects"]` | the response |
+| 401, 403 | `AuthError` |
+| 408, 425, 5xx, and what the connector's `unavailable` lists | `Unavailable`, outcome unknown |
+| 429 | `RateLimited`, nothing applied |
+| any other 4xx | `RequestError` |
+| 3xx (never followed: credentials must not travel), 1xx | `ProtocolError` |
+| name unknown, refused, no connection in time | `Unavailable(applied=False)` |
+| time over, reset, cut or garbled after the connection stood | `Unavailable(applied=None)` |
+
+What the destination wrote goes to the error's `detail`, never into its message.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal
+
+import httpx
+
+from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
+from sync.sdk.wire import MAX_ANSWER, Transport, host_of, unreachable
+
+if TYPE_CHECKING:
+    from sync.sdk.connector import Config, Connector
+
+__all__ = [
+    "MAX_ANSWER",
+    "DestinationClient",
+    "Meter",
+    "build_client",
+    "offline_client",
+    "reset_after",
+    "retry_after",
+]
+
+# Their records quote URLs and headers, which can hold identifiers and credentials.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+_UNAVAILABLE = frozenset({408, 425})
+
+
+class Meter:
+    """Counts the HTTP requests of a client; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = 0
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent, or at least begun."""
+        return self._requests
+
+    def count(self) -> None:
+        """One more."""
+        with self._lock:
+            self._requests += 1
+
+
+def _nothing() -> None:
+    """The default hook."""
+
+
+class _Gate(httpx.BaseTransport):
+    """Calls the client's hook before each request, then counts it."""
+
+    def __init__(self, client: DestinationClient, inner: httpx.BaseTransport) -> None:
+        self._client = client
+        self._inner = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self._client.before_request()
+        self._client.meter.count()
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class DestinationClient(httpx.Client):
+    """An `httpx.Client` that raises the errors of `sync.errors`.
+
+    `before_request` is called before each request is sent, those that fetch a token included, from the thread
+    that sends it; it may wait, and what it raises goes to the caller of `push`. It may be replaced at any
+    time. `meter` counts requests.
+    """
+
+    def __init__(
+        self,
+        connector: type[Connector[Any]],
+        *,
+        transport: httpx.BaseTransport,
+        before_request: Callable[[], None] = _nothing,
+        **options: Any,
+    ) -> None:
+        super().__init__(transport=_Gate(self, transport), timeout=None, trust_env=False, **options)
+        self.before_request = before_request
+        self.meter = Meter()
+        self._connector = connector
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send once and classify the answer. Raises `DestinationError`."""
+        options["follow_redirects"] = False
+        failure: DestinationError | None
+        try:
+            response = super().send(request, **options)
+            failure = _failure(self._connector, request, response)
+        except httpx.HTTPError as exc:
+            failure = unreachable(request, exc)
+        if failure is not None:
+            raise failure  # out here, so that no cause or context can quote the peer
+        return response
+
+
+def build_client(
+    connector: type[Connector[Any]],
+    config: Config,
+    *,
+    timeout: float,
+    user_agent: str = "headgate",
+    connections: int = 256,
+    before_request: Callable[[], None] = _nothing,
+    transport: httpx.BaseTransport | None = None,
+) -> DestinationClient:
+    """The client for one destination.
+
+    `timeout` is the hard limit in seconds of one request, from connecting to the last byte of its answer;
+    `connections` limits simultaneous ones. `transport` replaces the network, for tests.
+    """
+    return DestinationClient(
+        connector,
+        base_url=connector.base_url(config),
+        auth=connector.auth(config),
+        headers={"user-agent": user_agent},
+        before_request=before_request,
+        transport=transport or Transport(timeout=timeout, connections=connections),
+    )
+
+
+def offline_client(connector: type[Connector[Any]], config: Config) -> DestinationClient:
+    """A client that refuses to send, for reading a connector's objects without touching the network."""
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise Unavailable(f"{host_of(request)} was not asked: this client is offline", applied=False)
+
+    return build_client(connector, config, timeout=0, transport=httpx.MockTransport(refuse))
+
+
+def _failure(
+    connector: type[Connector[Any]], request: httpx.Request, response: httpx.Response
+) -> DestinationError | None:
+    """The error a status stands for, None where the connector is to read the answer."""
+    status = response.status_code
+    if 200 <= status < 300 or status in request.extensions.get("expects", ()):
+        return None
+    message = f"{host_of(request)} answered {_words(status)}"
+    detail = response.content[:16000].decode("utf-8", "replace")
+    if status in (401, 403):
+        return AuthError(message, detail, fix="Check the destination's credentials and what they may do.")
+    if status == 429:
+        return RateLimited(message, detail, retry_after=connector.retry_after(response))
+    if status >= 500 or status in _UNAVAILABLE or status in connector.unavailable:
+        return Unavailable(message, detail, retry_after=connector.retry_after(response))
+    if status >= 400:
+        return RequestError(message, detail)
+    fix = "Give the address it redirects to: redirects are never followed." if status >= 300 else ""
+    return ProtocolError(message, detail, fix=fix)
+
+
+def _words(status: int) -> str:
+    """`404 Not Found`. The peer's own phrase is not used: it can quote anything."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds from a `Retry-After` header (RFC 9110, section 10.2.3: seconds or a date); None without one.
+
+    A date is compared with the answer's own `Date` where it has one, so that a wrong clock here does no harm.
+    """
+    text = response.headers.get("retry-after")
+    if text is None:
+        return None
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    then, now = _date(text), _date(response.headers.get("date", ""))
+    return None if then is None else max(0.0, then - (time.time() if now is None else now))
+
+
+def reset_after(
+    response: httpx.Response, header: str, unit: Literal["seconds", "epoch_s", "epoch_ms"]
+) -> float | None:
+    """Seconds from `Retry-After`, or else from a vendor's header with the moment or the time of its reset."""
+    said = retry_after(response)
+    if said is not None:
+        return said
+    number = _number(response.headers.get(header, ""))
+    if number is None or unit == "seconds":
+        return number
+    return max(0.0, (number / 1000 if unit == "epoch_ms" else number) - time.time())
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,88 @@
+"""Finds connectors, ours and yours alike, through the entry-point group `headgate.connectors`.
+
+An entry point names a `Connector` class, written in Python or made of a manifest by `sync.sdk.manifest`.
+Listing imports nothing; a plugin that cannot be loaded is an error only for whoever uses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from sync.errors import Problem, ProjectError
+
+if TYPE_CHECKING:
+    from sync.sdk.connector import Connector
+
+__all__ = ["GROUP", "ConnectorEntry", "available", "load"]
+
+GROUP = "headgate.connectors"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorEntry:
+    """An installed connector: its name, where its code is, and the distribution it came with."""
+
+    name: str
+    target: str  # module:attribute
+    distribution: str = ""
+    version: str = ""
+
+
+def available() -> dict[str, ConnectorEntry]:
+    """Every installed connector by name; nothing is imported."""
+    return {name: _entry(point) for name, point in sorted(_points().items())}
+
+
+def load(name: str) -> type[Connector[Any]]:
+    """The connector's class. Raises `ProjectError`: HG410 no such connector, HG411 it cannot be loaded."""
+    points = _points()
+    if name not in points:
+        raise _problem("HG410", f"there is no connector '{name}'", _nearest(name, points))
+    return _load(points[name])
+
+
+def _points() -> dict[str, EntryPoint]:
+    """Entry points by name; of two with one name, the first wins."""
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        points.setdefault(point.name, point)
+    return points
+
+
+def _entry(point: EntryPoint) -> ConnectorEntry:
+    dist = point.dist
+    return ConnectorEntry(point.name, point.value, dist.name if dist else "", dist.version if dist else "")
+
+
+def _load(point: EntryPoint) -> type[Connector[Any]]:
+    from sync.sdk.connector import Connector
+
+    entry = _entry(point)
+    whose = f" of {entry.distribution} {entry.version}" if entry.distribution else ""
+    try:
+        found = point.load()
+    except (Exception, SystemExit) as exc:
+        raise _broken(entry, whose, f"{type(exc).__name__}: {exc}") from exc
+    if not (isinstance(found, type) and issubclass(found, Connector)):
+        raise _broken(entry, whose, f"{entry.target} is not a Connector class")
+    if getattr(found, "name", None) != entry.name:
+        raise _broken(entry, whose, f"it calls itself '{getattr(found, 'name', '')}'")
+    return found
+
+
+def _broken(entry: ConnectorEntry, whose: str, why: str) -> ProjectError:
+    fix = f"Install a version of {entry.distribution or 'the plugin'} that works with this one, or remove it."
+    return _problem("HG411", f"the connector '{entry.name}'{whose} cannot be loaded: {why}", fix)
+
+
+def _nearest(name: str, points: dict[str, EntryPoint]) -> str:
+    near = difflib.get_close_matches(name, points, n=1)
+    names = ", ".join(sorted(points)) or "none"
+    return f"Did you mean '{near[0]}'?" if near else f"Installed: {names}."
+
+
+def _problem(code: str, message: str, fix: str) -> ProjectError:
+    return ProjectError([Problem(code, message, fix)])
