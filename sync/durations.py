@@ -42,3 +42,9 @@ def parse_rate(value: str) -> Rate:
         raise ValueError(f"'{value}' is not a rate: write 100/10s or 1000/m")
     unit = match[2].strip()
     return Rate(int(match[1]), float(parse_duration(f"1{unit}" if unit in _UNITS else unit)))
+
+
+def check_rate(value: str) -> str:
+    """The rate as it was written, where it is one. Raises `ValueError`."""
+    parse_rate(value)
+    return value

@@ -8,9 +8,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from sync.durations import parse_duration
+from sync.durations import check_rate, parse_duration
 from sync.sdk.nouns import Op
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds; written as `90s`, `15m`, `24h` or `7d`."""
+
+RateLimit = Annotated[str, AfterValidator(check_rate)]
+"""Requests in a window of time: `100/10s`, `1000/m`."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}$")]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -196,7 +199,7 @@ class Schedule(Model):
 class DeliveryRules(Model):
     """How this sync may use the destination; it may only go slower than the connector declares."""
 
-    rate_limit: str | None = None  # `100/10s`
+    rate_limit: RateLimit | None = None  # `100/10s`
     batch_size: int | None = Field(default=None, ge=1)
     concurrency: int | None = Field(default=None, ge=1, le=256)
 
