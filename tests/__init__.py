@@ -1,0 +1,1 @@
+"""Headgate's tests: unit, connectors, state, integration, acceptance and packaging."""
