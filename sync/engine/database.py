@@ -1,0 +1,87 @@
+"""The engine's DuckDB: embedded, bounded in memory, and closed to everything but its own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from sync.engine.job import EngineSettings
+from sync.errors import HeadgateError, SourceError, StateError
+
+__all__ = ["identifier", "literal", "lock_down", "open_database", "translate"]
+
+
+def identifier(name: str) -> str:
+    """A name as SQL takes it, whatever is in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: object) -> str:
+    """A text constant as SQL takes it."""
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:
+    """A connection of its own, in memory, that spills into the state folder. Attach sources, then `lock_down`."""
+    tmp = settings.folder / "tmp"
+    tmp.mkdir(parents=True, exist_ok=True, mode=0o700)
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": settings.memory_limit,
+            "threads": settings.threads,
+            "temp_directory": str(tmp),
+            "allowed_directories": [str(settings.folder)],
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "preserve_insertion_order": "true",
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
+    """From here on no SQL reaches a file outside the state folder, the network, or a setting."""
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+@contextmanager
+def translate(what: str, kind: type[HeadgateError] = SourceError, code: str | None = None) -> Iterator[None]:
+    """Turn DuckDB's errors into ours; its text may quote rows, so only its first line's kind is repeated."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise StateError(
+            f"{what} needs more memory or disk than it may use",
+            code="HG310",
+            fix="raise [engine] memory_limit in config.toml, or free disk space for the state folder",
+        ) from error
+    except duckdb.IOException as error:
+        raise StateError(
+            f"{what} could not read or write a file: {_disk(str(error))}",
+            code="HG311",
+            fix="check free space and permissions of the state folder",
+        ) from error
+    except duckdb.Error as error:
+        raise kind(f"{what} failed: {_first_line(error)}", code=code) from error
+
+
+def _disk(text: str) -> str:
+    return "the disk is full" if "space" in text.lower() else "input or output error"
+
+
+def _first_line(error: duckdb.Error) -> str:
+    """DuckDB's own words up to the first quoted value, which may be somebody's data."""
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    head = line.split("'", 1)[0].split('"', 1)[0].rstrip(" :")
+    return head[:200]
+
+
+def file_list(paths: list[Path]) -> str:
+    """Paths as the list that `read_parquet` takes."""
+    return "[" + ", ".join(literal(path) for path in paths) + "]"

@@ -1,0 +1,271 @@
+"""Freezing a changeset: a Parquet file of changes in delivery order, and the digest that an approval signs.
+
+The file has, besides `id.NAME` and `field.NAME`, the columns
+
+    row          BIGINT    position in delivery order, from 0
+    op           VARCHAR   add, update, remove; `keep` for unchanged members, in the file of a snapshot only;
+                           and `invalid` for rows that are not sent, at the end
+    key, fingerprint, nulls, source_key, remote_id, first_refresh, first_at    as members have them
+    was_nulls    VARCHAR   the member's `nulls` before
+    why          VARCHAR   why an invalid row is not sent
+
+What is explained and what is delivered are read from this one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sync.engine.compile import Compiled
+from sync.engine.database import file_list, identifier
+from sync.engine.job import EngineSettings, SyncJob
+from sync.errors import Corrupt
+from sync.sdk.nouns import Delivery, Op, Order
+from sync.state.base import Counts, Plan, PlanStatus, Refresh, Verdict
+from sync.state.members import digest_file, publish
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Frozen", "freeze", "inputs_digest", "make_plan", "phase_of", "plan_path", "samples", "verify_file"]
+
+_NULLS: Mapping[str, str] = {
+    "fingerprint": "UBIGINT",
+    "nulls": "VARCHAR",
+    "was_nulls": "VARCHAR",
+    "source_key": "VARCHAR",
+    "remote_id": "VARCHAR",
+    "first_refresh": "VARCHAR",
+    "first_at": "DOUBLE",
+    "why": "VARCHAR",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A written plan file."""
+
+    file: str  # relative to the state folder
+    sha256: str
+    counts: Mapping[str, int]  # op -> rows
+
+
+def phase_of(op: str, order: Order) -> int:
+    """0 for what is sent first, 1 for what waits until that is done."""
+    first = op == "remove" if order is Order.REMOVALS_FIRST else op != "remove"
+    return 0 if first else 1
+
+
+def freeze(
+    connection: duckdb.DuckDBPyConnection,
+    settings: EngineSettings,
+    job: SyncJob,
+    compiled: Compiled,
+    cohort: str,
+    members: str,
+    ops: Iterable[Op],
+    remembered: Sequence[Path] = (),
+) -> Frozen:
+    """Write the changes of the given ops, and the invalid rows, to a plan file.
+
+    `remembered` are exceptions files of earlier runs: they have the identifiers of members that neither the cohort
+    nor the members know any more, but that may still be at the destination.
+    """
+    wanted = {str(op) for op in ops}
+    order = sorted(wanted, key=lambda op: (phase_of(op, job.spec.order), op))
+    counts: dict[str, int] = dict(connection.execute("SELECT op, count(*) FROM changes GROUP BY op").fetchall())
+    branches = []
+    for op in order:
+        if counts.get(op) and op == "remove":
+            branches += _removals(connection, members, remembered)
+        elif counts.get(op):
+            branches.append(_payload(compiled, cohort, members, op))
+    if job.spec.delivery is Delivery.SNAPSHOT:
+        branches.append(_payload(compiled, cohort, members, "keep"))
+    branches.append(_invalid(compiled, cohort))
+    select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
+    folder = settings.folder / "plans" / job.name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = folder / f".{os.getpid()}.tmp"
+    connection.execute(
+        f"COPY ({select}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
+    )
+    sha256 = digest_file(temporary)
+    final = folder / f"{sha256[:16]}.parquet"
+    publish(temporary, final)
+    written = connection.execute(
+        f"SELECT op, count(*) FROM read_parquet('{_quoted(final)}') GROUP BY op"
+    ).fetchall()
+    return Frozen(str(final.relative_to(settings.folder)), sha256, dict(written))
+
+
+def _payload(compiled: Compiled, cohort: str, members: str, op: str) -> str:
+    """The changed rows of the cohort; an update carries what the member had."""
+    own = ", ".join(identifier(f"id.{n}") for n in compiled.identifiers)
+    own += "".join(f", {identifier(f'field.{n}')}" for n in compiled.fields)
+    which = (
+        f"SEMI JOIN (SELECT key FROM changes WHERE op = '{op}') c ON s.key = c.key"
+        if op != "keep"
+        else "ANTI JOIN (SELECT key FROM changes UNION ALL SELECT key FROM held_out) c ON s.key = c.key"
+    )
+    base = (
+        f"SELECT '{op}' AS op, s.key AS key, s.fingerprint AS fingerprint, {compiled.nulls} AS nulls, "
+        f"s.source_key AS source_key, {own} FROM ({cohort}) s {which} WHERE s.why IS NULL"
+    )
+    if op != "update":
+        return base
+    return (
+        "SELECT p.*, m.nulls AS was_nulls, m.remote_id AS remote_id, m.first_refresh AS first_refresh, "
+        f"m.first_at AS first_at FROM ({base}) p LEFT JOIN (SELECT key, nulls, remote_id, first_refresh, first_at "
+        f"FROM ({members})) m ON p.key = m.key"
+    )
+
+
+def _removals(connection: duckdb.DuckDBPyConnection, members: str, remembered: Sequence[Path]) -> list[str]:
+    """Members to remove with their identifiers as last acknowledged; then those only an earlier run knows."""
+    gone = "SELECT key FROM changes WHERE op = 'remove'"
+    known = (
+        "SELECT 'remove' AS op, m.* EXCLUDE (last_refresh, last_at, nulls), m.nulls AS was_nulls "
+        f"FROM ({members}) m SEMI JOIN ({gone}) c ON m.key = c.key"
+    )
+    if not remembered:
+        return [known]
+    files = f"read_parquet({file_list(list(remembered))}, union_by_name=true)"
+    wanted = "c IN ('key', 'remote_id', 'source_key') OR starts_with(c, 'id.')"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE remembered AS SELECT DISTINCT ON (key) COLUMNS(c -> {wanted}) FROM {files} "
+        f"WHERE key IN ({gone}) AND key NOT IN (SELECT key FROM ({members}))"
+    )
+    return [known, "SELECT 'remove' AS op, * FROM remembered"]
+
+
+def _invalid(compiled: Compiled, cohort: str) -> str:
+    own = "".join(f", {identifier(f'id.{n}')}" for n in compiled.identifiers)
+    own += "".join(f", {identifier(f'field.{n}')}" for n in compiled.fields)
+    empty = ", ".join(f"NULL::{t} AS {c}" for c, t in _NULLS.items() if c not in ("source_key", "why"))
+    return (
+        f"SELECT 'invalid' AS op, NULL::DECIMAL(38, 0) AS key, {empty}, source_key, why{own} "
+        f"FROM ({cohort}) WHERE why IS NOT NULL"
+    )
+
+
+def inputs_digest(job: SyncJob, generation: int, source_version: str, extra: Sequence[str] = ()) -> str:
+    """Digest of what a plan is made from: from equal inputs a held plan need not be made again."""
+    return _digest(
+        {
+            "sync": job.name,
+            "mapping": job.mapping_digest,
+            "generation": generation,
+            "source": source_version,
+            "guardrails": repr(job.guardrails),
+            "extra": list(extra),
+        }
+    )
+
+
+def make_plan(
+    settings: EngineSettings,
+    job: SyncJob,
+    frozen: Frozen,
+    refresh: Refresh,
+    generation: int,
+    counts: Counts,
+    verdicts: Sequence[Verdict],
+    *,
+    status: PlanStatus,
+    inputs: str,
+    needs: int,
+    now: float,
+) -> Plan:
+    """Bind a frozen file to its inputs and verdicts under one digest."""
+    signed = {
+        "v": 1,
+        "sync": job.name,
+        "destination": job.destination,
+        "object": job.spec.name,
+        "audience": job.sync.audience,
+        "mode": str(job.sync.mode),
+        "changes": frozen.sha256,
+        "mapping": job.mapping_digest,
+        "generation": generation,
+        "source": refresh.version,
+        "counts": {name: getattr(counts, name) for name in ("add", "update", "remove", "invalid", "members")},
+        "verdicts": [[v.guardrail, str(v.answer), v.limit, v.value] for v in verdicts],
+    }
+    digest = _digest(signed)
+    return Plan(
+        id=digest[:12],
+        digest=digest,
+        sync=job.name,
+        destination=job.destination,
+        object=job.spec.name,
+        audience=job.sync.audience,
+        cohort=job.cohort.name,
+        status=status,
+        file=frozen.file,
+        file_sha256=frozen.sha256,
+        inputs=inputs,
+        mapping_digest=job.mapping_digest,
+        generation=generation,
+        refresh=refresh.id,
+        source_version=refresh.version,
+        counts=counts,
+        verdicts=tuple(verdicts),
+        created_at=now,
+        expires_at=now + settings.expire_after,
+        needs=needs,
+        author=job.author,
+    )
+
+
+def with_counts(counts: Counts, frozen: Frozen) -> Counts:
+    """Counts as the file has them: what was frozen is what is reported."""
+    return replace(
+        counts,
+        add=frozen.counts.get("add", 0),
+        update=frozen.counts.get("update", 0),
+        remove=frozen.counts.get("remove", 0),
+        invalid=frozen.counts.get("invalid", 0),
+    )
+
+
+def plan_path(settings: EngineSettings, plan: Plan) -> Path:
+    """Where the plan's file is."""
+    return settings.folder / plan.file
+
+
+def verify_file(settings: EngineSettings, plan: Plan) -> Path:
+    """The plan's file, proven to be what was judged. Raises `Corrupt`."""
+    path = plan_path(settings, plan)
+    if not path.is_file() or digest_file(path) != plan.file_sha256:
+        raise Corrupt(
+            f"the file of plan {plan.id} is missing or was altered; nothing is sent on a doubt",
+            fix=f"restore it from a backup, or give the plan up: headgate reject {plan.id} --reason ...",
+        )
+    return path
+
+
+def samples(settings: EngineSettings, plan: Plan, per_op: int = 5) -> list[dict[str, Any]]:
+    """A few rows of each op, as the destination would be told them: op, source_key, identifiers, fields, why.
+
+    Unmasked: whoever shows them masks them.
+    """
+    from sync.engine.batches import PlanFile
+
+    with PlanFile(settings, verify_file(settings, plan)) as file:
+        return file.samples(per_op)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
