@@ -1,0 +1,134 @@
+"""What a command works with: the project, the ledger, the audit log and a runner, each opened when first used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sync.cli.actor import actor
+from sync.cli.options import Options
+from sync.engine.report import Observer
+from sync.errors import DecisionError, HeadgateError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from sync.audit import Audit
+    from sync.engine.job import EngineSettings, SyncJob
+    from sync.engine.runner import Runner
+    from sync.project import Project
+    from sync.state.base import Plan
+    from sync.state.ledger import Ledger
+
+__all__ = ["Session", "opened", "reason_of"]
+
+
+class Session:
+    """One command's view of the project."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.root = options.project
+
+    @cached_property
+    def project(self) -> Project:
+        """Settings, mappings and connectors; raises `ProjectError` with every problem."""
+        from sync.project import load
+
+        return load(self.root)
+
+    @cached_property
+    def engine(self) -> EngineSettings:
+        """Where the engine keeps its files."""
+        return self.project.settings.engine_settings()
+
+    @cached_property
+    def audit(self) -> Audit:
+        """The audit log; it appends inside the ledger's transactions."""
+        from sync.audit import Audit
+
+        settings = self.project.settings
+        return Audit(self.engine.folder, settings.checkpoints_folder, settings.audit.every)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, made where there is none yet."""
+        from sync.state.ledger import open_ledger
+
+        return open_ledger(self.engine.folder / "ledger.db", record=self.audit.append)
+
+    @cached_property
+    def actor(self) -> str:
+        """Who is asking."""
+        return actor(self.root)
+
+    def jobs(self, names: Sequence[str] = ()) -> list[SyncJob]:
+        """The syncs meant by the command's words; all of them where none is named."""
+        return self.project.jobs(names=names, select=self.options.select, exclude=self.options.exclude)
+
+    def job(self, name: str) -> SyncJob:
+        """One sync, whatever is selected."""
+        return self.project.jobs(names=[name])[0]
+
+    def runner(
+        self, *, trigger: str = "cli", observer: Observer | None = None, stop: threading.Event | None = None
+    ) -> Runner:
+        """Plans and runs in this command's name."""
+        from sync.engine.runner import Runner
+
+        return Runner(self.ledger, self.engine, actor=self.actor, trigger=trigger, observer=observer, stop=stop)
+
+    def plan(self, name: str) -> Plan:
+        """A plan by its id, its digest or a unique prefix of it."""
+        found = self.ledger.plan(name)
+        if found is None:
+            raise DecisionError(
+                f"there is no plan '{name}'", code="HG501", fix=f"see what waits: {self.command('status')}"
+            )
+        return found
+
+    def command(self, words: str) -> str:
+        """The command line a person types next, for this project."""
+        import shlex
+
+        where = "" if self.root.resolve() == self.root.cwd() else f" --project {shlex.quote(str(self.root))}"
+        return f"headgate {words}{where}"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to the ledger's database, for the audit log."""
+        with self.ledger.connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Witness what was recorded, and close the ledger."""
+        if "ledger" in self.__dict__:
+            try:
+                with self.reading() as connection:
+                    self.audit.checkpoint(connection)
+            finally:
+                self.ledger.close()
+
+
+@contextmanager
+def opened(options: Options) -> Iterator[Session]:
+    """A session that is closed again, whatever happens."""
+    session = Session(options)
+    try:
+        yield session
+    except BaseException:
+        with suppress(HeadgateError):  # the first error is the one to tell
+            session.close()
+        raise
+    session.close()
+
+
+def reason_of(text: str, least: int = 3) -> str:
+    """A reason that says something; raises `UsageError` for an empty one."""
+    reason = " ".join(text.split())
+    if len(reason) < least:
+        raise UsageError("a reason is needed, in words", fix='--reason "why this is right"')
+    return reason

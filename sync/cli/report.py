@@ -1,0 +1,223 @@
+"""A plan or a run of one sync, as JSON and as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sync.cli import output, words
+from sync.durations import format_duration
+from sync.engine.report import SyncReport
+from sync.state.base import Plan, PlanStatus, Verdict, VerdictAnswer
+
+if TYPE_CHECKING:
+    from sync.cli.context import Session
+
+__all__ = ["plan_data", "report_data", "show_plan", "show_run"]
+
+_OUTCOMES = ("applied", "accepted", "rejected", "deferred", "unknown", "requests", "retries")
+_HOLDS = (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
+
+
+def plan_data(report: SyncReport) -> dict[str, Any]:
+    """What `plan --json` gives of a sync."""
+    counts, plan = report.counts, report.plan
+    data: dict[str, Any] = {
+        "sync": report.sync,
+        "status": report.status,
+        "plan": plan.id if plan else None,
+        "digest": plan.digest if plan else None,
+        "add": counts.add,
+        "update": counts.update,
+        "remove": counts.remove,
+        "unchanged": counts.unchanged,
+        "members": counts.members,
+        "invalid": counts.invalid,
+        "backed_off": counts.backed_off,
+        "given_up": counts.given_up,
+        "removals_kept_back": counts.removals_kept_back,
+        "held": [_verdict(v) for v in report.held],
+        "warnings": [_verdict(v) for v in report.verdicts if v.answer is VerdictAnswer.WARN],
+        "expires_at": words.iso(plan.expires_at) if plan else None,
+        "notes": list(report.notes),
+    }
+    if report.code:
+        data["error"] = {"code": report.code, "message": report.error, "fix": report.fix}
+    return data
+
+
+def report_data(report: SyncReport) -> dict[str, Any]:
+    """What `run --json` gives of a sync."""
+    outcomes = {name: getattr(report, name) for name in _OUTCOMES}
+    wall = round(report.wall_s, 3)
+    return {**plan_data(report), "run": report.run, "resumed": report.resumed, **outcomes, "wall_s": wall}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "guardrail": verdict.guardrail,
+        "limit": verdict.limit,
+        "value": verdict.value,
+        "answer": verdict.answer.value,
+        "message": verdict.message,
+    }
+
+
+def show_plan(session: Session, report: SyncReport, samples: Sequence[dict[str, Any]] = ()) -> None:
+    """The plan of one sync: counts, verdicts, samples, and what to type next."""
+    _head(report)
+    _counts(report)
+    _problems(session, report)
+    _verdicts(report.verdicts)
+    for line in sample_lines(samples):
+        output.say(line)
+    _notes(report)
+    if report.status not in ("failed", "unchanged"):
+        _next(session, report, planned=True)
+
+
+def show_run(session: Session, report: SyncReport) -> None:
+    """The outcome of one sync's run."""
+    _head(report)
+    _counts(report)
+    delivered = report.applied + report.accepted
+    if report.requests or delivered or report.undelivered:
+        output.say(f"  {_outcomes(report)}")
+    _problems(session, report)
+    _verdicts(report.verdicts)
+    _notes(report)
+    _next(session, report, planned=False)
+
+
+def _head(report: SyncReport) -> None:
+    target = ""
+    if report.plan is not None:
+        where = " / ".join(
+            part for part in (report.plan.destination, report.plan.object, report.plan.audience) if part
+        )
+        target = f" -> {where}"
+    kind = {"failed": "error", "stopped": "error", "cancelled": "error", "held": "warning"}.get(
+        report.status, "ok"
+    )
+    kind = "warning" if kind == "ok" and (report.held or report.undelivered or report.status in _OPEN) else kind
+    output.say(f"{report.sync}{target}: {_STATUS.get(report.status, report.status)}", kind=kind)
+
+
+_OPEN = ("sending", "waiting")
+_STATUS = {
+    "ready": "ready to run",
+    "unchanged": "nothing to do",
+    "held": "held, waits for a decision",
+    "completed": "done",
+    "completed_with_errors": "done, but not every record was delivered",
+    "sending": "interrupted; what is left is kept for the next run",
+    "waiting": "the destination is still at work; the next run asks again",
+    "stopped": "stopped, too many records were rejected",
+}
+
+
+def _counts(report: SyncReport) -> None:
+    c = report.counts
+    if report.status == "failed" and not report.plan:
+        return
+    output.say(
+        f"  +{c.add:,} add  ~{c.update:,} update  -{c.remove:,} remove  ={c.unchanged:,} unchanged"
+        f"  ({c.members:,} members before)"
+    )
+    extra = {
+        "invalid": c.invalid,
+        "waiting after a rejection": c.backed_off,
+        "given up": c.given_up,
+        "removals kept back for a decision": c.removals_kept_back,
+    }
+    said = [f"{count:,} {what}" for what, count in extra.items() if count]
+    if said:
+        output.say("  " + ", ".join(said))
+
+
+def _outcomes(report: SyncReport) -> str:
+    parts = [f"{getattr(report, name):,} {name}" for name in _OUTCOMES[:5] if getattr(report, name)]
+    sent = f"{report.requests:,} requests" + (f", {report.retries:,} retries" if report.retries else "")
+    return f"{', '.join(parts) or 'nothing delivered'}  ({sent}, {format_duration_fine(report.wall_s)})"
+
+
+def format_duration_fine(seconds: float) -> str:
+    """`0.4 s` below a minute and a half, then as everywhere."""
+    return f"{seconds:.1f} s" if seconds < 90 else format_duration(seconds)
+
+
+def _problems(session: Session, report: SyncReport) -> None:
+    if report.code:
+        output.say(f"  {report.error}  [{report.code}]")
+        if report.fix:
+            output.say(f"  fix: {report.fix}")
+        output.say(f"  more: {session.command('explain ' + report.code)}")
+
+
+def _verdicts(verdicts: Iterable[Verdict]) -> None:
+    for verdict in verdicts:
+        if verdict.answer is VerdictAnswer.ALLOW:
+            continue
+        what = {VerdictAnswer.HOLD: "held", VerdictAnswer.HOLD_REMOVALS: "removals held"}.get(
+            verdict.answer, "warning"
+        )
+        output.say(f"  {what} by {verdict.guardrail}: {verdict.message}", kind="")
+        if verdict.limit is not None and verdict.value is not None:
+            output.say(f"      limit {words.number(verdict.limit)}, this plan {words.number(verdict.value)}")
+
+
+def sample_lines(samples: Iterable[dict[str, Any]]) -> list[str]:
+    """One line a sample, masked already or on purpose not."""
+    signs = {"add": "+", "update": "~", "remove": "-"}
+    lines = []
+    for sample in samples:
+        op = str(sample.get("op", ""))
+        who = ", ".join(f"{k}={_text(v)}" for k, v in (sample.get("identifiers") or {}).items())
+        lines.append(f"  {signs.get(op, ' ')} {words.cut(f'{who}  {_change(sample)}', 74)}".rstrip())
+    return lines
+
+
+def _change(sample: dict[str, Any]) -> str:
+    fields, before = sample.get("fields") or {}, sample.get("before")
+    if sample.get("op") != "update" or not isinstance(before, dict):
+        return ", ".join(f"{k}={_text(v)}" for k, v in fields.items())
+    moved = [k for k in fields if fields[k] != before.get(k)]
+    return ", ".join(f"{k}: {_text(before.get(k))} -> {_text(fields[k])}" for k in moved)
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _notes(report: SyncReport) -> None:
+    for note in report.notes:
+        output.say(f"  note: {note}")
+
+
+def _next(session: Session, report: SyncReport, *, planned: bool) -> None:
+    plan = report.plan
+    if report.held and plan is not None:
+        return decision_words(session, plan)
+    if planned and plan is not None and report.status == "ready":
+        left = format_duration(plan.expires_at - session.ledger.now())
+        output.say(f"  plan {plan.id}, good for {left}")
+        output.say(f"  next: {session.command(f'run {report.sync} --plan {plan.id}')}")
+    elif report.rejected or report.unknown:
+        output.say(f"  next: {session.command(f'rejected list {report.sync}')}")
+    elif report.status in _OPEN:
+        output.say(f"  next: {session.command(f'run {report.sync}')}")
+    return None
+
+
+def decision_words(session: Session, plan: Plan) -> None:
+    """How a person decides on a held plan."""
+    if plan.status is not PlanStatus.HELD:
+        return
+    left = format_duration(plan.expires_at - session.ledger.now())
+    persons = f", needs {plan.needs} persons" if plan.needs > 1 else ""
+    output.say(f"  plan {plan.id} waits for a decision, good for {left}{persons}")
+    why = '--reason "..."'
+    output.say(f"  next: {session.command(f'approve {plan.id} {why}')}")
+    if plan.counts.remove and (plan.counts.add or plan.counts.update):
+        output.say(f"    or: {session.command(f'approve {plan.id} --no-removals {why}')}")
+    output.say(f"    or: {session.command(f'reject {plan.id} {why}')}")

@@ -1,0 +1,94 @@
+"""`headgate run`: plan and deliver, or hold for a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sync.cli import output, plan_file, report
+from sync.cli.context import Session, opened
+from sync.cli.observer import observing
+from sync.cli.options import Options
+from sync.cli.options import command as _command
+from sync.cli.signals import draining
+from sync.engine.report import SyncReport, exit_code
+from sync.errors import UsageError
+from sync.sdk.nouns import Op
+
+if TYPE_CHECKING:
+    from sync.engine.job import SyncJob
+
+
+def _ops(context: click.Context, parameter: click.Parameter, value: str | None) -> frozenset[Op] | None:  # noqa: ARG001
+    if value is None:
+        return None
+    try:
+        return frozenset(Op(word.strip()) for word in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"'{value}' is not a list of add, update, remove") from None
+
+
+@_command("run")
+@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.option(
+    "--plan", "plan", metavar="PLAN", help="Deliver exactly this plan: its id, or a file of `plan --out`."
+)
+@click.option("--only", callback=_ops, metavar="OPS", help="Deliver only these ops: add,update,remove.")
+@click.option("--first-run", is_flag=True, help="Allow the first run of a sync; harmless on later runs.")
+@click.pass_obj
+def command(
+    options: Options, syncs: tuple[str, ...], plan: str | None, only: frozenset[Op] | None, first_run: bool
+) -> int:
+    """Plan and deliver, or hold for a decision.
+
+    A run that was interrupted is finished first. Syncs go one after another. The first signal finishes what is
+    in flight and keeps the rest for the next run; the second quits at once.
+    """
+    with opened(options) as session:
+        reports = []
+        with observing(verbose=options.verbose > 0) as observer, draining(_tell) as stop:
+            runner = session.runner(observer=observer, stop=stop)
+            for job, digest in _work(session, syncs, plan):
+                if stop.is_set():
+                    break
+                reports.append(runner.run(job, first_run=first_run, only=only, plan=digest))
+        return finish(session, reports, "run", stopped=stop.is_set())
+
+
+def _work(session: Session, syncs: tuple[str, ...], plan: str | None) -> Iterator[tuple[SyncJob, str | None]]:
+    """The syncs to run, each with the digest of the plan to deliver, if one was named."""
+    if plan is None:
+        for job in session.jobs(syncs):
+            yield job, None
+        return
+    if plan_file.looks_like_file(plan):
+        named = plan_file.read(Path(plan))
+    else:
+        found = session.plan(plan)
+        named = [(found.sync, found.digest)]
+    unknown = set(syncs) - {sync for sync, _ in named}
+    if unknown:
+        raise UsageError(f"the plan is not for {', '.join(sorted(unknown))}", fix="leave the sync's name out")
+    for sync, digest in named:
+        if not syncs or sync in syncs:
+            yield session.job(sync), digest
+
+
+def finish(session: Session, reports: list[SyncReport], name: str, *, stopped: bool = False) -> int:
+    """Print the reports and return the exit code; a run that was told to stop has not succeeded."""
+    code = exit_code(reports) or int(stopped)
+    if session.options.json:
+        output.document(name, syncs=[report.report_data(r) for r in reports], exit_code=code)
+        return code
+    for one in reports:
+        report.show_run(session, one)
+    if not reports:
+        output.say("no sync is selected" if not stopped else "stopped before anything was done")
+    return code
+
+
+def _tell(message: str) -> None:
+    output.say(message, err=True)

@@ -1,0 +1,36 @@
+"""`headgate validate`: check every file, and the warehouse behind them."""
+
+from __future__ import annotations
+
+import click
+
+from sync.cli import output
+from sync.cli.context import Session
+from sync.cli.options import Options
+from sync.cli.options import command as _command
+
+
+@_command("validate")
+@click.option("--offline", is_flag=True, help="Check the files only; do not ask the warehouse.")
+@click.pass_obj
+def command(options: Options, offline: bool) -> int:
+    """Check every file, and the warehouse behind them.
+
+    Exits 2 where something must be mended; warnings alone exit 0.
+    """
+    session = Session(options)
+    problems = session.project.validate(offline)
+    errors = [p for p in problems if not p.warning]
+    code = 2 if errors else 0
+    syncs = len(session.jobs())
+    if options.json:
+        found = [output.problem_data(p) for p in problems]
+        output.document("validate", valid=not errors, syncs=syncs, problems=found, exit_code=code)
+        return code
+    output.show_problems(problems)
+    if errors:
+        output.say(f"{len(errors)} to mend", kind="error", err=True)
+    else:
+        asked = "" if offline else ", and the warehouse has what they name"
+        output.say(f"{syncs} sync{'s' * (syncs != 1)} in order{asked}", kind="ok")
+    return code
