@@ -48,7 +48,7 @@ def decide(session: Session, name: str, decision: Decision, reason: str) -> Plan
 
     plan = session.plan(name)
     job = session.job(plan.sync)
-    return keep(session.ledger, session.engine, job, plan.digest, decision, session.actor, reason)
+    return keep(session.ledger, job, plan, decision, session.actor, reason)
 
 
 def _recorded(session: Session, plan: Plan, *, released: bool) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sync.cli.actor import actor
 from sync.cli.options import Options
 from sync.engine.report import Observer
-from sync.errors import DecisionError, HeadgateError, UsageError
+from sync.errors import HeadgateError, UsageError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -82,13 +82,10 @@ class Session:
         return Runner(self.ledger, self.engine, actor=self.actor, trigger=trigger, observer=observer, stop=stop)
 
     def plan(self, name: str) -> Plan:
-        """A plan by its id, its digest or a unique prefix of it."""
-        found = self.ledger.plan(name)
-        if found is None:
-            raise DecisionError(
-                f"there is no plan '{name}'", code="HG501", fix=f"see what waits: {self.command('status')}"
-            )
-        return found
+        """A plan by its id, its digest, a unique prefix of it, or a sync with one held plan."""
+        from sync.engine.approvals import find_plan
+
+        return find_plan(self.ledger, name)
 
     def command(self, words: str) -> str:
         """The command line a person types next, for this project."""

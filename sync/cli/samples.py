@@ -21,7 +21,9 @@ def samples(session: Session, plan: Plan | None, per_op: int, *, reveal_reason: 
 
     found = read(session.engine, plan, per_op=per_op)
     if not reveal_reason:
-        return [words.masked(sample) for sample in found]
+        fields = session.job(plan.sync).sync.fields
+        pii = frozenset(field.to for field in fields if field.pii)
+        return [words.masked_sample(sample, pii) for sample in found]
     session.ledger.record(
         Event(session.actor, "plan.revealed", plan.id, {"reason": reveal_reason, "records": len(found)})
     )

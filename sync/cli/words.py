@@ -8,7 +8,7 @@ from typing import Any
 
 from sync.durations import format_duration
 
-__all__ = ["age", "cut", "due", "iso", "masked", "moment", "number"]
+__all__ = ["age", "cut", "due", "iso", "masked", "masked_sample", "moment", "number"]
 
 
 def iso(at: float | None) -> str | None:
@@ -42,6 +42,26 @@ def cut(text: str, width: int = 72) -> str:
     """One line of at most `width` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def masked_sample(sample: Mapping[str, Any], pii: frozenset[str]) -> dict[str, Any]:
+    """A sample with every identifier and every field named in `pii` masked whole, and the rest as `masked` does."""
+    hidden = dict(masked(sample))
+    for part in ("identifiers", "fields", "before"):
+        values = sample.get(part)
+        if isinstance(values, Mapping):
+            whole = values.keys() if part == "identifiers" else pii
+            hidden[part] = {k: _hidden(v) if k in whole else masked(v) for k, v in values.items()}
+    return hidden
+
+
+def _hidden(value: Any) -> Any:
+    """`a•••@acme.example`; whatever does not look personal keeps its first letter only."""
+    if value is None or isinstance(value, bool):
+        return value
+    text = str(value)
+    shown = masked(text)
+    return shown if shown != text else text[:1] + "•••"
 
 
 def masked(value: Any) -> Any:

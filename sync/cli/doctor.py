@@ -1,0 +1,160 @@
+"""`headgate doctor`: check the installation, the state and every connection."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sync.cli import output
+from sync.cli.context import Session, opened
+from sync.cli.options import Options
+from sync.cli.options import command as _command
+from sync.errors import HeadgateError
+
+if TYPE_CHECKING:
+    from sync.engine.job import SyncJob
+
+_LOW_DISK = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at; `warning` is worth a look and does not fail the command."""
+
+    name: str
+    ok: bool
+    message: str
+    fix: str = ""
+    warning: bool = False
+
+
+@_command("doctor")
+@click.option("--offline", is_flag=True, help="Do not ask sources and destinations.")
+@click.pass_obj
+def command(options: Options, offline: bool) -> int:
+    """Check the installation, the state and every connection; exits 1 where anything is wrong."""
+    checks = [*installation()]
+    with opened(options) as session:
+        project = _guard("project", lambda: _project(session))
+        checks.append(project)
+        if project.ok:
+            checks += [*_state(session)]
+            checks += [] if offline else [*_connections(session)]
+        code = 0 if all(c.ok for c in checks) else 1
+        if options.json:
+            output.document("doctor", ok=code == 0, checks=[asdict(c) for c in checks], exit_code=code)
+            return code
+        for check in checks:
+            kind = "error" if not check.ok else ("warning" if check.warning else "ok")
+            output.say(f"{check.name}: {check.message}", kind=kind)
+            if check.fix:
+                output.say(f"    fix: {check.fix}")
+        return code
+
+
+def installation() -> Iterator[Check]:
+    """Versions, and who owns our top-level packages."""
+    yield Check("headgate", True, version("headgate"))
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check(
+        "python", sys.version_info >= (3, 11), python, "" if sys.version_info >= (3, 11) else "use 3.11 or later"
+    )
+    for name in ("duckdb", "sqlalchemy", "pyarrow", "httpx"):
+        try:
+            yield Check(name, True, version(name))
+        except PackageNotFoundError:
+            yield Check(name, False, "is not installed", "install Headgate again")
+    owners = packages_distributions()
+    for package in ("sync", "connectors"):
+        yield ownership(package, owners.get(package, []))
+
+
+def ownership(package: str, owners: list[str]) -> Check:
+    """Does nobody else install a top-level package of this name?"""
+    others = sorted({owner for owner in owners if owner.lower() != "headgate"})
+    if others:
+        message = f"also installed by {', '.join(others)}: one of the two overwrites the other"
+        return Check(f"package {package}", False, message, "install Headgate in an environment of its own")
+    return Check(f"package {package}", True, "ours alone")
+
+
+def _project(session: Session) -> Check:
+    problems = [p for p in session.project.validate(True) if not p.warning]
+    if problems:
+        return Check("project", False, f"{len(problems)} to mend", session.command("validate"))
+    return Check("project", True, f"{len(session.jobs())} syncs in {session.root.resolve()}")
+
+
+def _guard(name: str, check: Callable[[], Check]) -> Check:
+    """A check whose error is its finding."""
+    try:
+        return check()
+    except HeadgateError as error:
+        return Check(name, False, f"{error.message} [{error.code}]", error.fix)
+    except Exception as error:  # noqa: BLE001 - a broken plugin must not end the doctor's round
+        return Check(name, False, f"failed with {type(error).__name__}", f"{name}: run with --debug to see more")
+
+
+def _state(session: Session) -> Iterator[Check]:
+    yield _guard("ledger", lambda: _ledger(session))
+    folder = session.engine.folder
+    if folder.is_dir():
+        yield permissions(folder)
+        free = shutil.disk_usage(folder).free
+        message = f"{free / (1 << 30):.1f} GiB free"
+        yield Check(
+            "disk", free > _LOW_DISK // 16, message, "make room" if free < _LOW_DISK else "", free < _LOW_DISK
+        )
+    yield _guard("audit log", lambda: _audit(session))
+
+
+def permissions(folder: Path) -> Check:
+    """May nobody but the owner read the state?"""
+    open_to_others = [p for p in (folder, *folder.iterdir()) if p.stat().st_mode & 0o077 and not p.is_symlink()]
+    secret = [p for p in open_to_others if p == folder or folder.stat().st_mode & 0o077]
+    if secret:
+        names = ", ".join(str(p) for p in secret[:3])
+        return Check("state folder", False, f"others may read {names}", f"chmod -R go-rwx {folder}")
+    return Check("state folder", True, f"{folder}, for its owner only")
+
+
+def _ledger(session: Session) -> Check:
+    session.ledger.now()
+    return Check("ledger", True, f"{session.engine.folder / 'ledger.db'}")
+
+
+def _audit(session: Session) -> Check:
+    with session.reading() as connection:
+        result = session.audit.verify(connection)
+    if not result.ok:
+        return Check("audit log", False, result.findings[0].message, session.command("audit verify"))
+    return Check("audit log", True, f"{result.events:,} events, {result.witnessed:,} vouched for")
+
+
+def _connections(session: Session) -> Iterator[Check]:
+    sources, destinations = set(), set()
+    for job in session.project.jobs(names=(), select=(), exclude=()):
+        connection = job.cohort.source.connection
+        if connection not in sources:
+            sources.add(connection)
+            yield _guard(f"source {connection}", partial(_source, job))
+        if job.destination not in destinations:
+            destinations.add(job.destination)
+            yield _guard(f"destination {job.destination}", partial(_destination, job))
+
+
+def _source(job: SyncJob) -> Check:
+    return Check(f"source {job.cohort.source.connection}", True, job.source().check())
+
+
+def _destination(job: SyncJob) -> Check:
+    job.connect(lambda: None).check()
+    return Check(f"destination {job.destination}", True, "answers, and takes our credentials")

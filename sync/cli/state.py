@@ -1,0 +1,92 @@
+"""`headgate state`: what is remembered of each sync."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sync.cli import output, words
+from sync.cli.context import Session, opened, reason_of
+from sync.cli.options import Options, group
+from sync.cli.state_change import forget, take_over
+from sync.errors import UsageError
+
+
+@group("state")
+def command() -> None:
+    """What is remembered of each sync: its members, interrupted runs and uncertain records."""
+
+
+@command.command("show")
+@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.pass_obj
+def show(options: Options, syncs: tuple[str, ...]) -> None:
+    """Members, generation, interrupted runs, uncertain and rejected records."""
+    with opened(options) as session:
+        found = [_data(session, job.name) for job in session.jobs(syncs)]
+        if options.json:
+            output.document("state show", syncs=found, exit_code=0)
+            return
+        for one in found:
+            output.say(f"{one['sync']}: {one['members']:,} members, generation {one['generation']}")
+            for name in ("since", "base", "delta", "open_run", "dirty", "rejected"):
+                if one[name]:
+                    output.say(f"  {name.replace('_', ' ')}: {one[name]}")
+
+
+@command.command("reset")
+@click.argument("sync")
+@click.option("--reason", required=True, help="Why; kept in the audit log.")
+@click.option("--members", type=int, required=True, help="How many are forgotten, as `state show` says.")
+@click.pass_obj
+def reset(options: Options, sync: str, reason: str, members: int) -> None:
+    """Forget what the destination has acknowledged: the next run is a first run and sends everybody again.
+
+    Nobody is removed from the destination by this, and nobody who left the cohort since will be.
+    """
+    with opened(options) as session:
+        session.job(sync)
+        count = forget(session, sync, members, reason_of(reason))
+        if options.json:
+            output.document("state reset", sync=sync, members=count, exit_code=0)
+        else:
+            output.say(f"{count:,} members of {sync} are forgotten", kind="ok")
+            output.say(f"  next: {session.command(f'plan {sync}')}")
+
+
+@command.command("merge")
+@click.argument("old")
+@click.argument("new")
+@click.option("--reason", required=True, help="Why; kept in the audit log.")
+@click.pass_obj
+def merge(options: Options, old: str, new: str, reason: str) -> None:
+    """Let NEW know the members of OLD: for a sync that was renamed, or two that became one.
+
+    Both must write to the same audience with the same identifiers. What NEW knows already stays.
+    """
+    with opened(options) as session:
+        if old == new:
+            raise UsageError("a sync cannot be merged with itself")
+        count = take_over(session, old, session.job(new), reason_of(reason))
+        if options.json:
+            output.document("state merge", sync=new, taken=count, exit_code=0)
+        else:
+            output.say(f"{new} knows {count:,} members of {old}", kind="ok")
+            output.say(f"  next: {session.command(f'plan {new}')}")
+
+
+def _data(session: Session, sync: str) -> dict[str, Any]:
+    ledger = session.ledger
+    now, run = ledger.generation(sync), ledger.open_run(sync)
+    return {
+        "sync": sync,
+        "members": now.members,
+        "generation": now.number,
+        "since": words.iso(now.at) if now.number else None,
+        "base": now.base,
+        "delta": now.delta,
+        "open_run": run.id if run else None,
+        "dirty": len(ledger.dirty(sync)),
+        "rejected": len(ledger.rejected(sync, given_up=False)),
+    }

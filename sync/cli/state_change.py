@@ -1,0 +1,89 @@
+"""Replacing what is remembered of a sync: forgetting its members, or taking over another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sync.errors import StateError, UsageError
+from sync.state.base import Event, Generation, Lease
+
+if TYPE_CHECKING:
+    from sync.cli.context import Session
+    from sync.engine.job import SyncJob
+
+__all__ = ["forget", "take_over"]
+
+
+def forget(session: Session, sync: str, members: int, reason: str) -> int:
+    """Name an empty generation as the current one; returns how many members were forgotten.
+
+    Raises `UsageError` where `members` is not the number there is.
+    """
+    with _leased(session, sync) as lease:
+        before = session.ledger.generation(sync)
+        if members != before.members:
+            raise UsageError(
+                f"{sync} has {before.members:,} members, not {members:,}", fix="look again: state show"
+            )
+        after = Generation(sync=sync, number=before.number + 1, members=0, at=session.ledger.now())
+        event = Event(session.actor, "state.reset", sync, {"members": before.members, "reason": reason})
+        session.ledger.reset(lease, after, [event])
+    return before.members
+
+
+def take_over(session: Session, old: str, new: SyncJob, reason: str) -> int:
+    """Add the members of `old` that `new` does not know; returns how many. Raises `UsageError` where none are."""
+    from sync.engine.database import open_database
+    from sync.state import members
+
+    theirs = session.ledger.generation(old)
+    if not theirs.members:
+        raise UsageError(
+            f"nothing is remembered of a sync '{old}'", fix="see: headgate audit search --object NAME"
+        )
+    with _leased(session, old), _leased(session, new.name) as lease:
+        ours = session.ledger.generation(new.name)
+        source, folder = (
+            members.folder_of(session.engine.folder, old),
+            members.folder_of(session.engine.folder, new.name),
+        )
+        members.verify(source, theirs)
+        members.verify(folder, ours)
+        names = [i.to for i in new.sync.identifiers]
+        known = members.relation(folder, ours, names)
+        changed = (
+            f"SELECT t.*, false AS removed FROM ({members.relation(source, theirs, names)}) t "
+            f"ANTI JOIN ({known}) k ON t.key = k.key"
+        )
+        fields = ours.fields if ours.members else theirs.fields
+        after = replace(
+            ours, number=ours.number + 1, fields=fields, probe=ours.probe or theirs.probe, at=session.ledger.now()
+        )
+        with open_database(session.engine) as connection:
+            made = members.fold(connection, folder, ours, after, changed, names)
+        taken = made.members - ours.members
+        event = Event(session.actor, "state.merged", new.name, {"from": old, "members": taken, "reason": reason})
+        session.ledger.reset(lease, made, [event])
+    return taken
+
+
+@contextmanager
+def _leased(session: Session, sync: str) -> Iterator[Lease]:
+    """Hold the sync, so that no run is under way; an interrupted run must be finished first."""
+    from sync.state.holder import me
+
+    ledger = session.ledger
+    lease = ledger.acquire(sync, me(), session.engine.lease_ttl)
+    try:
+        if ledger.open_run(sync) is not None:
+            raise StateError(
+                f"a run of {sync} was interrupted while it was sending",
+                code="HG330",
+                fix=f"finish it first: {session.command(f'run {sync}')}",
+            )
+        yield lease
+    finally:
+        ledger.release(lease)

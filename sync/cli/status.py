@@ -1,0 +1,102 @@
+"""`headgate status`: health, activity and figures of every sync."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sync.cli import output, words
+from sync.cli.context import Session, opened
+from sync.cli.options import Options
+from sync.cli.options import command as _command
+from sync.durations import format_duration
+from sync.health import Health, Standing, standing
+
+_ICONS = {
+    Health.HEALTHY: "✓",
+    Health.WARNING: "!",
+    Health.HELD: "‖",
+    Health.FAILING: "✗",
+    Health.STALE: "◷",
+    Health.DISABLED: "-",
+}
+_COLOURS = {Health.HEALTHY: "green", Health.FAILING: "red", Health.DISABLED: "dim"}
+
+
+@_command("status")
+@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.pass_obj
+def command(options: Options, syncs: tuple[str, ...]) -> None:
+    """Health, activity and figures of every sync."""
+    with opened(options) as session:
+        jobs = session.project.jobs(names=syncs, select=options.select, exclude=options.exclude, disabled=True)
+        found = [standing(session.ledger, job.cohort, job.sync) for job in jobs]
+        if options.json:
+            output.document("status", syncs=[_data(one) for one in found], exit_code=0)
+        else:
+            _show(session, found)
+
+
+def _data(one: Standing) -> dict[str, Any]:
+    last = one.last_run
+    return {
+        "sync": one.sync,
+        "health": one.health.value,
+        "reasons": list(one.reasons),
+        "activity": one.activity.value,
+        "last_run": None
+        if last is None
+        else {
+            "run": last.id,
+            "status": last.status.value,
+            "trigger": last.trigger,
+            "started_at": words.iso(last.started_at),
+            "finished_at": words.iso(last.finished_at),
+            **last.counts,
+        },
+        "next_run": words.iso(one.next_runs[0]) if one.next_runs else None,
+        "next_runs": [words.iso(at) for at in one.next_runs],
+        "freshness": None if one.freshness is None else round(one.freshness, 3),
+        "stale_after": one.stale_after,
+        "members": one.members,
+        "rejected": one.rejected,
+        "held_plan": one.held_plan,
+    }
+
+
+def _show(session: Session, found: list[Standing]) -> None:
+    if not found:
+        output.say("no sync is selected")
+        return
+    from rich.text import Text
+
+    now = session.ledger.now()
+    columns = ("sync", "health", "activity", "last run", "next run", "fresh", "members", "rejected")
+    table = output.table(*columns, right=("members", "rejected"))
+    for one in found:
+        last = one.last_run
+        table.add_row(
+            one.sync,
+            Text(f"{_ICONS[one.health]} {one.health}", style=_COLOURS.get(one.health, "yellow")),
+            str(one.activity),
+            words.age(last.started_at, now) if last else "never",
+            words.due(one.next_runs[0], now) if one.next_runs else "-",
+            _fresh(one),
+            f"{one.members:,}",
+            f"{one.rejected:,}",
+        )
+    output.console().print(table)
+    for one in found:
+        for reason in one.reasons:
+            output.say(f"{one.sync}: {reason}")
+        if one.held_plan is not None:
+            why = '--reason "..."'
+            output.say(f"  next: {session.command(f'approve {one.held_plan} {why}')}")
+
+
+def _fresh(one: Standing) -> str:
+    if one.freshness is None:
+        return "-"
+    limit = f" / {format_duration(one.stale_after)}" if one.stale_after else ""
+    return format_duration(one.freshness) + limit

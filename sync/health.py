@@ -1,0 +1,136 @@
+"""The two badges of a sync, health and activity, with the reasons behind them; it only looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sync.durations import format_duration
+from sync.mapping import Cohort, Sync
+from sync.schedule import next_runs
+from sync.state.base import PlanStatus, Refresh, Run, RunStatus, StateReader, Verdict, VerdictAnswer
+
+__all__ = ["Activity", "Health", "Standing", "standing"]
+
+
+class Health(StrEnum):
+    """Does the sync keep its promise; from grave to well in `standing`'s order."""
+
+    DISABLED = "disabled"
+    FAILING = "failing"
+    HELD = "held"
+    STALE = "stale"
+    WARNING = "warning"
+    HEALTHY = "healthy"
+
+
+class Activity(StrEnum):
+    """What the sync does right now."""
+
+    RUNNING = "running"
+    WAITING = "waiting"  # a run is asked for, or the platform has not finished its job
+    PAUSED = "paused"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A sync at a glance. Times are seconds since the epoch; `freshness` is the source's age in seconds."""
+
+    sync: str
+    health: Health
+    reasons: tuple[str, ...]
+    activity: Activity
+    last_run: Run | None
+    next_runs: tuple[float, ...]
+    freshness: float | None
+    stale_after: float | None
+    members: int
+    rejected: int
+    held_plan: str | None
+
+
+def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
+    """Read a sync's badges and figures from the ledger."""
+    now = state.now()
+    runs = state.runs(sync.name, limit=1)
+    last = runs[0] if runs else None
+    plans = [p for p in state.plans(sync.name, PlanStatus.HELD, limit=1) if p.expires_at > now]
+    refreshes = state.refreshes(sync.name, limit=1)
+    freshness = now - _newest(refreshes[0]) if refreshes else None
+    rejected = len(state.rejected(sync.name, given_up=False))
+    activity = _activity(state, sync)
+    health, reasons = _health(
+        sync, cohort, last, plans[0].verdicts if plans else None, freshness, rejected, len(state.dirty(sync.name))
+    )
+    due = next_runs(sync.schedule, now) if activity is not Activity.PAUSED and not sync.disabled else []
+    return Standing(
+        sync=sync.name,
+        health=health,
+        reasons=tuple(reasons),
+        activity=activity,
+        last_run=last,
+        next_runs=tuple(due),
+        freshness=freshness,
+        stale_after=cohort.refresh.stale_after,
+        members=state.generation(sync.name).members,
+        rejected=rejected,
+        held_plan=plans[0].id if plans else None,
+    )
+
+
+def _newest(refresh: Refresh) -> float:
+    return refresh.newest if refresh.newest is not None else refresh.at
+
+
+def _activity(state: StateReader, sync: Sync) -> Activity:
+    if state.lease(sync.name) is not None:
+        return Activity.RUNNING
+    paused = state.paused()
+    if sync.name in paused or f"destination:{sync.destination}" in paused:
+        return Activity.PAUSED
+    if state.open_run(sync.name) is not None or state.requests(sync.name):
+        return Activity.WAITING
+    return Activity.IDLE
+
+
+def _health(
+    sync: Sync,
+    cohort: Cohort,
+    last: Run | None,
+    held: tuple[Verdict, ...] | None,
+    freshness: float | None,
+    rejected: int,
+    dirty: int,
+) -> tuple[Health, list[str]]:
+    """The gravest badge and every reason for one, gravest first."""
+    if sync.disabled:
+        return Health.DISABLED, ["disabled in its mapping"]
+    found: list[tuple[Health, str]] = []
+    if last is not None and last.status in (RunStatus.FAILED, RunStatus.STOPPED, RunStatus.CANCELLED):
+        code = f" ({last.error['code']})" if last.error and last.error.get("code") else ""
+        found.append((Health.FAILING, f"the last run {_ENDED[last.status]}{code}"))
+    if held is not None:
+        found.append((Health.HELD, f"a plan waits for a decision: {_guardrails(held)}"))
+    limit = cohort.refresh.stale_after
+    if limit is not None and freshness is not None and freshness > limit:
+        age, most = format_duration(freshness), format_duration(limit)
+        found.append((Health.STALE, f"the source is {age} old, its limit is {most}"))
+    if last is None:
+        found.append((Health.WARNING, "it has never run"))
+    if rejected:
+        found.append((Health.WARNING, f"{rejected:,} rejected records"))
+    if dirty:
+        found.append((Health.WARNING, f"{dirty:,} records whose outcome is unknown"))
+    if not found and last is not None and last.status is RunStatus.COMPLETED_WITH_ERRORS:
+        found.append((Health.WARNING, "the last run did not deliver every record"))
+    found.sort(key=lambda item: list(Health).index(item[0]))
+    return (found[0][0], [reason for _, reason in found]) if found else (Health.HEALTHY, [])
+
+
+_ENDED = {RunStatus.FAILED: "failed", RunStatus.STOPPED: "was stopped", RunStatus.CANCELLED: "was cancelled"}
+
+
+def _guardrails(verdicts: tuple[Verdict, ...]) -> str:
+    holds = (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
+    return ", ".join(v.guardrail for v in verdicts if v.answer in holds) or "held"
