@@ -1,0 +1,120 @@
+"""The ledger: the control database that remembers runs, plans, batches, receipts, decisions and leases.
+
+LedgerReader            reads.py      looks
+└─ LeaseLedger          leases.py     leases and the fence
+   ├─ PlanLedger        planning.py   refreshes, plans, decisions
+   ├─ RunLedger         sending.py    runs, batches, attempts
+   └─ SettleLedger      settling.py   the end of a run
+      Ledger            here: all of it, and the small things
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import bindparam, delete, update
+
+from sync.state import rows, tables
+from sync.state.base import Event, Lease, RunRequest
+from sync.state.database import Database, upsert
+from sync.state.leases import Record
+from sync.state.planning import PlanLedger
+from sync.state.schema import migrate
+from sync.state.sending import RunLedger
+from sync.state.settling import SettleLedger, present
+from sync.state.tables import NOW
+
+__all__ = ["Ledger", "Record", "open_ledger"]
+
+
+def open_ledger(path: Path, *, record: Record | None = None) -> Ledger:
+    """Open the ledger, making it (mode 0600) where there is none and migrating it where it is older.
+
+    `record` appends an event to the audit log inside the transaction of what it tells of; without it, events
+    are not kept: fit for those who only look. Raises `StateError` where the file is locked, read-only, of a
+    later version or not a ledger, and `Corrupt` where it is damaged.
+    """
+    database = Database(path)
+    try:
+        migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    return Ledger(database, record)
+
+
+class Ledger(PlanLedger, RunLedger, SettleLedger):
+    """The whole of `State` on one database; any number of threads may call it."""
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._db.path
+
+    def close(self) -> None:
+        """Close the file; harmless when repeated."""
+        self._db.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set_rejected(
+        self, sync: str, keys: Iterable[str], *, retry: bool, actor: str, reason: str, events: Sequence[Event] = ()
+    ) -> int:
+        """Try these again at the next run (`retry`), or give them up; returns how many there were."""
+        table = tables.rejected
+        values: dict[str, Any] = {"given_up_by": actor, "given_up_reason": reason, "given_up_at": NOW}
+        if retry:
+            values = {"next_at": 0.0, "given_up_by": None, "given_up_reason": None, "given_up_at": None}
+        move = (
+            update(table).where(table.c.sync == bindparam("of"), table.c.key == bindparam("this")).values(values)
+        )
+        with self._db.write() as connection:
+            found = present(connection, table, sync, keys)
+            if found:
+                connection.execute(move, [{"of": sync, "this": key} for key in found])
+            self._record(connection, events)
+        return len(found)
+
+    def request_run(self, request: RunRequest) -> bool:
+        """Ask for a run; False where the slot was asked for before."""
+        statement = upsert(tables.run_request).values(rows.values(request)).on_conflict_do_nothing()
+        with self._db.write() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def take_request(self, sync: str, slot: str) -> bool:
+        """Mark a request as taken; False where somebody took it."""
+        table = tables.run_request
+        take = update(table).where(table.c.sync == sync, table.c.slot == slot, table.c.taken_at.is_(None))
+        with self._db.write() as connection:
+            return connection.execute(take.values(taken_at=NOW)).rowcount == 1
+
+    def pause(self, name: str, reason: str | None, events: Sequence[Event] = ()) -> None:
+        """Pause a sync or a `destination:NAME`; None resumes it."""
+        table = tables.paused
+        put = upsert(table).values(name=name, reason=reason, since=NOW)
+        put = put.on_conflict_do_update(index_elements=[table.c.name], set_={"reason": reason})
+        with self._db.write() as connection:
+            connection.execute(delete(table).where(table.c.name == name) if reason is None else put)
+            self._record(connection, events)
+
+    def remember(self, lease: Lease, name: str, value: str) -> None:
+        """Remember a fact about the lease's sync."""
+        table = tables.note
+        put = upsert(table).values(sync=lease.sync, name=name, value=value)
+        put = put.on_conflict_do_update(index_elements=[table.c.sync, table.c.name], set_={"value": value})
+        with self._fenced(lease) as connection:
+            connection.execute(put)
+
+    def record(self, *events: Event) -> None:
+        """Append to the audit log."""
+        with self._db.write() as connection:
+            self._record(connection, events)
