@@ -8,7 +8,17 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 from sync.durations import check_rate, parse_duration
 from sync.sdk.nouns import Op
@@ -32,7 +42,12 @@ __all__ = [
     "Transform",
 ]
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+_DURATION_SCHEMA = {
+    "anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d|w)$"}],
+    "examples": ["90s", "15m", "24h", "7d"],
+}
+
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 """Seconds; written as `90s`, `15m`, `24h` or `7d`."""
 
 RateLimit = Annotated[str, AfterValidator(check_rate)]
@@ -139,6 +154,15 @@ class Transform(Model):
             ((name, argument),) = value.items()
             return {"name": name, "argument": argument}
         return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The short forms too."""
+        argument = {"type": ["string", "integer", "null"]}
+        short = {"type": "object", "additionalProperties": argument, "minProperties": 1, "maxProperties": 1}
+        return {"anyOf": [{"type": "string"}, short, handler.resolve_ref_schema(handler(schema))]}
 
 
 class FieldMapping(Model):

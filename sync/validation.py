@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from sync.errors import Problem
 from sync.files import Location, named, nearest
 
-__all__ = ["Places", "children", "problems"]
+__all__ = ["Places", "arms", "children", "problems"]
 
 
 class Places(Protocol):
@@ -35,14 +35,22 @@ class Places(Protocol):
 
 
 def problems(
-    error: ValidationError, model: type[BaseModel], places: Places, prefix: Location = ()
+    error: ValidationError,
+    model: type[BaseModel],
+    places: Places,
+    prefix: Location = (),
+    skip: Container[Location] = (),
 ) -> list[Problem]:
-    """One problem a place: several complaints about one value (the arms of a union) become one."""
+    """One problem a place: several complaints about one value (the arms of a union) become one.
+
+    `prefix` is the way to the model's data in the file; complaints about the ways in `skip` are left out.
+    """
     found: dict[tuple[Location, str], list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         location = places.known((*prefix, *detail["loc"]))
         missing = str(detail["loc"][-1]) if detail["type"] == "missing" else ""
-        found.setdefault((location, missing), []).append(detail)
+        if location not in skip:
+            found.setdefault((location, missing), []).append(detail)
     return [_problem(location, details, model, places, prefix) for (location, _), details in found.items()]
 
 
@@ -181,10 +189,15 @@ def _inside(annotation: Any, step: str | int) -> Any:
 
 def _plain(annotation: Any) -> Any:
     """The annotation without `Annotated` and `| None`; of several arms, the first that is a model."""
+    found = arms(annotation)
+    models = [arm for arm in found if isinstance(arm, type) and issubclass(arm, BaseModel)]
+    return next(iter(models or found), None)
+
+
+def arms(annotation: Any) -> list[Any]:
+    """What a value may be, without `Annotated` and None: `Annotated[A | None, ...]` is `[A]`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, types.UnionType):
-        return annotation
-    arms = [_plain(arm) for arm in get_args(annotation) if arm is not type(None)]
-    models = [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]
-    return (models or arms)[0]
+        return [annotation]
+    return [inner for arm in get_args(annotation) if arm is not type(None) for inner in arms(arm)]
