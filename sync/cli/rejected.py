@@ -103,7 +103,7 @@ def _records(session: Session, sync: str | None, *, given_up: bool | None) -> li
 
 
 def _chosen(session: Session, sync: str, keys: tuple[str, ...], *, everything: bool) -> list[RejectedRecord]:
-    """The records meant; a key may be a unique beginning of one. Raises `UsageError` where it fits none or many."""
+    """The records meant, each by a unique beginning of its key. Raises `UsageError` for none or many."""
     found = _records(session, sync, given_up=None)
     if everything and keys:
         raise UsageError("give keys or --all, not both")

@@ -45,7 +45,7 @@ def cut(text: str, width: int = 72) -> str:
 
 
 def masked_sample(sample: Mapping[str, Any], pii: frozenset[str]) -> dict[str, Any]:
-    """A sample with every identifier and every field named in `pii` masked whole, and the rest as `masked` does."""
+    """A sample with every identifier and the fields named in `pii` masked whole, the rest as `masked` does."""
     hidden = dict(masked(sample))
     for part in ("identifiers", "fields", "before"):
         values = sample.get(part)

@@ -1,0 +1,73 @@
+"""`headgate daemon`: run every sync on its schedule."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sync.cli import output
+from sync.cli.context import Session, opened
+from sync.cli.options import Options
+from sync.cli.options import command as _command
+from sync.cli.run import finish
+from sync.cli.signals import draining
+
+if TYPE_CHECKING:
+    from sync.engine.job import SyncJob
+
+
+@_command("daemon")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Syncs run at a time.")
+@click.option("--once", is_flag=True, help="Do what is due now, and end.")
+@click.pass_obj
+def command(options: Options, workers: int, once: bool) -> int:
+    """Run every sync on its schedule until it is told to stop.
+
+    It takes a lease for each run, so a second daemon is harmless. The first signal drains: batches in flight are
+    finished and the rest is resumed by the next start. The second signal quits at once.
+    """
+    from sync.daemon import Daemon, LogObserver
+    from sync.engine.runner import Runner
+    from sync.logging import configure
+
+    configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
+    with opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
+
+        def runner(trigger: str, actor: str) -> Runner:
+            observer = LogObserver()
+            return Runner(
+                session.ledger, session.engine, actor=actor, trigger=trigger, observer=observer, stop=stop
+            )
+
+        daemon = Daemon(
+            lambda: _load(session),
+            session.ledger,
+            runner,
+            stop=stop,
+            workers=workers,
+            watch=lambda: files(session.root),
+            housekeep=lambda: _checkpoint(session),
+        )
+        if once:
+            return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
+        daemon.serve()
+        return 0
+
+
+def files(root: Path) -> tuple[tuple[str, int, int], ...]:
+    """What the project's files look like from outside: it changes when one of them does."""
+    found = [root / "config.toml", *sorted((root / "mappings").glob("*.y*ml"))]
+    return tuple((p.name, s.st_mtime_ns, s.st_size) for p in found if p.exists() for s in [p.stat()])
+
+
+def _load(session: Session) -> list[SyncJob]:
+    session.__dict__.pop("project", None)  # read the files anew
+    return session.jobs()
+
+
+def _checkpoint(session: Session) -> None:
+    with session.reading() as connection:
+        session.audit.checkpoint(connection)
