@@ -1,0 +1,242 @@
+"""What a check is given: one connector with one object of it, and the means to push and to watch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import httpx
+from pydantic import BaseModel, SecretStr
+
+from sync.errors import DestinationError
+from sync.sdk.connector import Config, Connector, Polls
+from sync.sdk.http import build_client
+from sync.sdk.nouns import Batch, Job, ObjectSpec, Op, Outcome, Receipt, Status
+from sync.testing import samples
+from sync.testing.hostile import Answer, Wire
+
+if TYPE_CHECKING:
+    from sync.testing.contract import ConnectorContract
+
+__all__ = ["SUCCESS", "Case", "Failure", "NotApplicable", "Watch", "require", "watching"]
+
+SUCCESS = frozenset({Status.APPLIED, Status.ACCEPTED})
+_POLLS = 25
+_OPS = (Op.ADD, Op.UPDATE, Op.REMOVE)
+
+
+class Failure(AssertionError):
+    """A check found something."""
+
+
+class NotApplicable(Exception):
+    """A check has nothing to look at in this connector."""
+
+
+def require(condition: object, message: str) -> None:
+    """Fail with the message unless the condition holds."""
+    if not condition:
+        raise Failure(message)
+
+
+@dataclass
+class Case:
+    """One contract, one object. `folder` is empty and belongs to this check alone."""
+
+    contract: ConnectorContract
+    object: str
+    folder: Path
+    config: Config = field(init=False)
+    spec: ObjectSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.config = self.contract.make_config(self.folder)
+        if self.object:
+            self.spec = self.connect(self.wire()).objects[self.object]
+
+    @property
+    def connector(self) -> type[Connector[Any]]:
+        """The class under test."""
+        return self.contract.connector
+
+    @property
+    def ops(self) -> list[Op]:
+        """The object's ops in a fixed order."""
+        return [op for op in _OPS if op in self.spec.ops]
+
+    @property
+    def uses_http(self) -> bool:
+        """Whether the connector speaks HTTP at all."""
+        return bool(self.connector.base_url(self.config))
+
+    @property
+    def secrets(self) -> list[str]:
+        """Every secret of the configuration, in the clear."""
+        return list(_secrets(self.config))
+
+    def wire(self, bad: Answer | None = None, at: int | None = None) -> Wire:
+        """A fresh wire that gives the contract's answers, and `bad` ones instead (to request `at`, or all)."""
+        return Wire(self.contract.answer, bad, at)
+
+    def connect(self, transport: httpx.BaseTransport | None = None, *, timeout: float = 5.0) -> Connector[Any]:
+        """A connector on that wire, with the client it gets in production."""
+        client = build_client(self.connector, self.config, timeout=timeout, transport=transport or self.wire())
+        return self.connector(self.config, client)
+
+    def batch(self, op: Op | None = None, count: int = 3, prefix: str = "") -> Batch:
+        """A batch of one op, never larger than the object takes."""
+        most = self.spec.limits.batch_size or count
+        made = self.contract.changes(self.spec, op or self.ops[0], min(count, most), prefix)
+        return self.batch_of(made, id=f"batch-{prefix or 1}")
+
+    def batch_of(self, made: list[Any], id: str = "batch-1") -> Batch:
+        """A batch of these changes."""
+        return samples.batch(self.spec, made, audience=self.contract.audience, id=id)
+
+    def push(self, connector: Connector[Any], batch: Batch) -> list[Receipt]:
+        """Push, and poll until everything is settled. Checks that there is one receipt a change."""
+        settled, outcome = [], _read(connector.push(batch))
+        for _ in range(_POLLS):
+            if not isinstance(outcome, Job):
+                settled += outcome
+                self.complete(batch, settled)
+                return settled
+            settled += outcome.settled
+            outcome = self.poll(connector, outcome, batch)
+            if isinstance(outcome, Job):
+                settled.clear()  # it repeats what is settled
+        raise Failure(f"the job is not over after {_POLLS} polls")
+
+    def poll(self, connector: Connector[Any], job: Job, batch: Batch) -> list[Receipt] | Job:
+        """Ask once."""
+        if not isinstance(connector, Polls):
+            raise Failure("push returned a Job, and the connector has no poll()")
+        return _read(connector.poll(job, batch))
+
+    def complete(self, batch: Batch, receipts: list[Receipt]) -> None:
+        """Exactly one receipt a change, each of them a Receipt with a Status."""
+        sent = sorted(change.key for change in batch.changes)
+        strays = [r for r in receipts if not _is_receipt(r)]
+        require(not strays, f"push answered something that is not a Receipt with a Status: {strays[:1]!r}")
+        got = sorted(receipt.key for receipt in receipts)
+        require(
+            sent == got,
+            f"{len(sent)} changes were pushed and {len(got)} receipts came back "
+            f"(for {len(set(got) & set(sent))} of the changes): there must be exactly one each",
+        )
+
+    def requests_of_a_good_push(self, op: Op | None = None) -> int:
+        """How many requests a push makes when all goes well, polls not counted."""
+        wire = self.wire()
+        _read(self.connect(wire).push(self.batch(op)))
+        return len(wire.requests)
+
+
+def _read(outcome: Outcome) -> list[Receipt] | Job:
+    """Run through the receipts where they are made one by one."""
+    require(isinstance(outcome, Job | Iterable), f"push answered {outcome!r}, neither receipts nor a Job")
+    return outcome if isinstance(outcome, Job) else list(outcome)
+
+
+def _is_receipt(value: object) -> bool:
+    return isinstance(value, Receipt) and isinstance(value.status, Status)
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _secrets(one)
+
+
+@dataclass
+class Watch:
+    """What a connector did beside answering."""
+
+    slept: list[float] = field(default_factory=list)
+    environment: list[str] = field(default_factory=list)
+    connected: list[object] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+    output: io.StringIO = field(default_factory=io.StringIO)
+
+    def connect(self, address: object) -> None:
+        """Stands in for `socket.connect`."""
+        self.connected.append(address)
+
+    @property
+    def said(self) -> str:
+        """Everything written to logs and to the terminal."""
+        return "\n".join([*self.log, self.output.getvalue()])
+
+
+class _Listener(logging.Handler):
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self._log = log
+        self._formatter = logging.Formatter("%(name)s %(message)s")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.append(f"{self._formatter.format(record)} {record.__dict__}")
+
+
+class _Environment(dict[str, str]):
+    """The environment, with a note of what was read by the connector."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__(os.environ)
+        self._seen = seen
+
+    def __getitem__(self, key: str) -> str:
+        self._seen.append(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Note and look up."""
+        self._seen.append(key)
+        return super().get(key, default)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[Watch]:
+    """Watch for sleeping, reading the environment, opening connections, logging and printing."""
+    watch = Watch()
+    listener, root = _Listener(watch.log), logging.getLogger()
+    level = root.level
+    root.addHandler(listener)
+    root.setLevel(logging.DEBUG)
+    try:
+        with (
+            mock.patch.object(time, "sleep", watch.slept.append),
+            mock.patch.object(os, "environ", _Environment(watch.environment)),
+            mock.patch.object(socket.socket, "connect", watch.connect),
+            contextlib.redirect_stdout(watch.output),
+            contextlib.redirect_stderr(watch.output),
+        ):
+            yield watch
+    finally:
+        root.removeHandler(listener)
+        root.setLevel(level)
+
+
+def told(error: DestinationError) -> str:
+    """Everything a log could show of an error and its causes; `detail` is not shown, it is evidence."""
+    parts, seen = [], error
+    following: BaseException | None = error
+    while following is not None:
+        parts += [str(following), repr(following), str(following.args)]
+        following = following.__cause__ or following.__context__
+    return "\n".join([*parts, error.message, error.fix, *traceback.format_exception(seen)])

@@ -1,0 +1,154 @@
+"""The conformance kit: what every connector promises, as checks an author runs against their own.
+
+With pytest, in a connector's test file:
+
+    class TestAcme(ConnectorContract):
+        connector = Acme
+        config = {"token": "t0ken"}
+
+        def answer(self, request):
+            return httpx.Response(200, json={"results": [...]})
+
+Each check is one test, for each object the connector declares. Without pytest, `run` yields the results.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import httpx
+
+from sync.errors import DestinationError, HeadgateError
+from sync.sdk.connector import Config, Connector
+from sync.sdk.http import offline_client
+from sync.sdk.nouns import Change, ObjectSpec, Op
+from sync.testing import answers, declared, receipts, samples
+from sync.testing.case import Case, Failure, NotApplicable
+from sync.testing.check import CHECKS, Check
+from sync.testing.hostile import RateSignal
+
+__all__ = ["ConnectorContract", "Result", "contract_for", "run"]
+
+_ = (declared, receipts, answers)  # importing them registers their checks
+
+
+class ConnectorContract:
+    """What the kit has to know about a connector. An instance serves one check, so a stateful fake is fresh.
+
+    `config` is what config.toml would have, secrets in the clear; make one up that occurs nowhere else, as it
+    is looked for in logs. `expected` names errors that differ from the usual ones, by status.
+    """
+
+    connector: ClassVar[type[Connector[Any]]]
+    config: ClassVar[Mapping[str, Any]] = {}
+    audience: ClassVar[str] = "1234"
+    plain_success: ClassVar[frozenset[str]] = frozenset()
+    """Names of `hostile.NONSENSE` that the connector documents as a plain success."""
+    rate_signals: ClassVar[tuple[RateSignal, ...]] = RateSignal.usual()
+    expected: ClassVar[Mapping[int, type[DestinationError]]] = {}
+    check_methods: ClassVar[frozenset[str]] = frozenset()
+    """HTTP methods `check()` may use beside GET, HEAD and OPTIONS."""
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """What the destination says when all is well. May keep state."""
+        return httpx.Response(500, json={"message": f"the contract has no answer to {request.method}"})
+
+    def refuse_first(self, request: httpx.Request) -> httpx.Response | None:  # noqa: ARG002 - authors override it
+        """What it says when it refuses the first record and takes the others; None: as `answer` does.
+
+        Where it is not None for `GET https://localhost`, the kit checks how rejections are read.
+        """
+        return None
+
+    def changes(self, spec: ObjectSpec, op: Op, count: int, prefix: str) -> list[Change]:
+        """The changes to push, for a fake that has to know them."""
+        return samples.changes(spec, op, count, prefix)
+
+    def options(self, folder: Path) -> Mapping[str, Any]:  # noqa: ARG002 - authors override it
+        """The configuration; `folder` is empty and for this check alone."""
+        return self.config
+
+    def make_config(self, folder: Path) -> Config:
+        """The configuration, read by the connector's own model."""
+        return self.connector.config_model.model_validate(dict(self.options(folder)))
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the author gave a fake answer, or needs none."""
+        return type(self).answer is not ConnectorContract.answer or not self.uses_http
+
+    @property
+    def uses_http(self) -> bool:
+        """Whether the connector speaks HTTP."""
+        return bool(self.connector.base_url(self.make_config(Path(tempfile.gettempdir()))))
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """pytest's hook: a test for each check and object."""
+        if "contract_check" in metafunc.fixturenames:
+            cases = list(_cases(type(self)))
+            names = [f"{object}: {check.sentence}" if object else check.sentence for check, object in cases]
+            metafunc.parametrize(("contract_check", "contract_object"), cases, ids=names)
+
+    def test_contract(self, contract_check: Check, contract_object: str, tmp_path: Path) -> None:
+        """The connector keeps its promise."""
+        import pytest
+
+        try:
+            contract_check.run(Case(type(self)(), contract_object, tmp_path))
+        except NotApplicable as exc:
+            pytest.skip(str(exc))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one check. `ok` is None where it did not apply, and `message` says why."""
+
+    check: str
+    object: str
+    ok: bool | None
+    message: str = ""
+
+
+def run(contract: type[ConnectorContract]) -> Iterator[Result]:
+    """Run every check that applies, one after the other; never raises."""
+    for check, object in _cases(contract):
+        with tempfile.TemporaryDirectory(prefix="headgate-") as folder:
+            yield _result(check, contract, object, Path(folder))
+
+
+def contract_for(connector: type[Connector[Any]], config: Mapping[str, Any]) -> type[ConnectorContract]:
+    """A contract for a connector whose author's fake answer is not at hand.
+
+    The checks that need one are left out: what remains are the declarations, and everything a destination can
+    do wrong.
+    """
+    return type(f"{connector.__name__}Contract", (ConnectorContract,), {"connector": connector, "config": config})
+
+
+def _cases(contract: type[ConnectorContract]) -> Iterator[tuple[Check, str]]:
+    """The checks that apply, with the object for each; an empty object stands for the connector as a whole."""
+    given = contract()
+    config = given.make_config(Path(tempfile.gettempdir()))
+    objects = sorted(contract.connector(config, offline_client(contract.connector, config)).objects)
+    for check in CHECKS:
+        if (check.http and not given.uses_http) or (check.answer and not given.has_answer):
+            continue
+        yield from ((check, object) for object in (objects if check.per_object else [""]))
+
+
+def _result(check: Check, contract: type[ConnectorContract], object: str, folder: Path) -> Result:
+    try:
+        check.run(Case(contract(), object, folder))
+    except NotApplicable as exc:
+        return Result(check.sentence, object, None, str(exc))
+    except Failure as exc:
+        return Result(check.sentence, object, False, str(exc))
+    except HeadgateError as exc:
+        return Result(check.sentence, object, False, f"{type(exc).__name__}: {exc.message}")
+    except Exception as exc:  # noqa: BLE001 - a connector under test may raise anything
+        return Result(check.sentence, object, False, f"it raised {type(exc).__name__}: {exc}")
+    return Result(check.sentence, object, True)
