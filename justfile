@@ -1,0 +1,47 @@
+# What a developer does, one word each. `just` lists it.
+
+_default:
+    @just --list
+
+# everything CI runs
+ci:
+    bash .ci/run
+
+# the quick tests; arguments go to pytest
+test *args:
+    uv run --group dev pytest {{ args }}
+
+# every test, the slow ones too
+test-all:
+    uv run --group dev pytest
+    uv run --group dev pytest -m slow
+
+# format, and fix what ruff can fix
+format:
+    uv run --group dev ruff format .
+    uv run --group dev ruff check --fix .
+
+# format, lint, types and import rules, without changing anything
+lint:
+    uv run --group dev ruff format --check .
+    uv run --group dev ruff check .
+    uv run --group dev mypy sync connectors
+    uv run --group dev lint-imports
+
+# ratios against the floor, measured in one run
+bench *args:
+    uv run --group dev python -m benchmarks {{ args }}
+
+# see it work
+demo:
+    uv run headgate demo
+
+# the wheel, into dist/
+wheel:
+    uv build --wheel
+
+# take newer versions, then write down what was tested
+upgrade:
+    uv run --no-sync python .ci/constraints.py --forget
+    uv sync --upgrade --group dev
+    uv run --group dev python .ci/constraints.py
