@@ -25,7 +25,7 @@ def command() -> None:
 def verify(options: Options) -> int:
     """Check the chain and the checkpoints; exits 1 and says what was edited, deleted, swapped or cut."""
     with opened(options) as session:
-        with session.reading() as connection:
+        with session.ledger.reading() as connection:
             result = session.audit.verify(connection)
         code = 0 if result.ok else 1
         figures = {"events": result.events, "checkpoints": result.checkpoints, "witnessed": result.witnessed}
@@ -62,7 +62,7 @@ def search(
 ) -> None:
     """The newest events that match, newest first."""
     with opened(options) as session:
-        with session.reading() as connection:
+        with session.ledger.reading() as connection:
             found = session.audit.search(
                 connection,
                 actor=actor,
@@ -90,7 +90,7 @@ def export(options: Options, out: Path | None) -> None:
         raise UsageError(
             "--json prints one document and the export is many", fix="give the export a file: --out F"
         )
-    with opened(options) as session, session.reading() as connection:
+    with opened(options) as session, session.ledger.reading() as connection:
         if out is None:
             session.audit.export(connection, sys.stdout)
             return

@@ -14,8 +14,6 @@ from sync.engine.report import Observer
 from sync.errors import HeadgateError, UsageError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from sync.audit import Audit
     from sync.engine.job import EngineSettings, SyncJob
     from sync.engine.runner import Runner
@@ -71,7 +69,7 @@ class Session:
 
     def job(self, name: str) -> SyncJob:
         """One sync, whatever is selected."""
-        return self.project.jobs(names=[name])[0]
+        return self.project.jobs(names=[name], disabled=True)[0]
 
     def runner(
         self, *, trigger: str = "cli", observer: Observer | None = None, stop: threading.Event | None = None
@@ -94,17 +92,11 @@ class Session:
         where = "" if self.root.resolve() == self.root.cwd() else f" --project {shlex.quote(str(self.root))}"
         return f"headgate {words}{where}"
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection to the ledger's database, for the audit log."""
-        with self.ledger.connect() as connection:
-            yield connection
-
     def close(self) -> None:
         """Witness what was recorded, and close the ledger."""
         if "ledger" in self.__dict__:
             try:
-                with self.reading() as connection:
+                with self.ledger.reading() as connection:
                     self.audit.checkpoint(connection)
             finally:
                 self.ledger.close()

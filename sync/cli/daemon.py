@@ -69,5 +69,5 @@ def _load(session: Session) -> list[SyncJob]:
 
 
 def _checkpoint(session: Session) -> None:
-    with session.reading() as connection:
+    with session.ledger.reading() as connection:
         session.audit.checkpoint(connection)

@@ -87,10 +87,13 @@ def ownership(package: str, owners: list[str]) -> Check:
 
 
 def _project(session: Session) -> Check:
-    problems = [p for p in session.project.validate(True) if not p.warning]
-    if problems:
-        return Check("project", False, f"{len(problems)} to mend", session.command("validate"))
-    return Check("project", True, f"{len(session.jobs())} syncs in {session.root.resolve()}")
+    from sync.project import examine
+
+    project, problems = examine(session.root)
+    errors = [p for p in problems if not p.warning]
+    if project is None or errors:
+        return Check("project", False, f"{len(errors)} to mend", session.command("validate --offline"))
+    return Check("project", True, f"{len(project.syncs())} syncs in {session.root.resolve()}")
 
 
 def _guard(name: str, check: Callable[[], Check]) -> Check:
@@ -132,7 +135,7 @@ def _ledger(session: Session) -> Check:
 
 
 def _audit(session: Session) -> Check:
-    with session.reading() as connection:
+    with session.ledger.reading() as connection:
         result = session.audit.verify(connection)
     if not result.ok:
         return Check("audit log", False, result.findings[0].message, session.command("audit verify"))

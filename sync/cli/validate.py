@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from sync.cli import output
-from sync.cli.context import Session
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 
@@ -18,11 +17,14 @@ def command(options: Options, offline: bool) -> int:
 
     Exits 2 where something must be mended; warnings alone exit 0.
     """
-    session = Session(options)
-    problems = session.project.validate(offline)
+    from sync.project import examine
+
+    project, problems = examine(options.project)
+    if project is not None and all(p.warning for p in problems):
+        problems = project.validate(offline)
     errors = [p for p in problems if not p.warning]
     code = 2 if errors else 0
-    syncs = len(session.jobs())
+    syncs = len(project.syncs()) if project is not None else 0
     if options.json:
         found = [output.problem_data(p) for p in problems]
         output.document("validate", valid=not errors, syncs=syncs, problems=found, exit_code=code)
