@@ -11,12 +11,11 @@ LedgerReader            reads.py      looks
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, update
+from sqlalchemy import bindparam, delete, update
 
 from sync.state import rows, tables
 from sync.state.base import Event, Lease, RunRequest
@@ -54,10 +53,6 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
     def path(self) -> Path:
         """The database file."""
         return self._db.path
-
-    def reading(self) -> AbstractContextManager[Connection]:
-        """A connection with one consistent view, for the audit log: its table stands here too."""
-        return self._db.read()
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
