@@ -1,4 +1,16 @@
-"""Files in a folder: CSV, JSON Lines or Parquet, holding either the changes or the whole audience."""
+"""Files in a folder: CSV, JSON Lines or Parquet, holding either the changes or the whole audience.
+
+- A *delta* is one file per batch. Its column `op` says what happened to each row: `add`, `update` or `remove`; a
+  removal has the identifiers alone.
+- A *snapshot* is one file that always holds every member; it is replaced whenever anything changes.
+
+A file appears under its name only when it is complete and on the disk; names that begin with a dot are files
+still being written. Files are readable by their owner alone. The folder has to exist already: it may be a mount.
+
+CSV follows RFC 4180: UTF-8, a header, CRLF, quotes where they are needed. Null and the empty text are both
+empty; lists and objects are JSON text. JSON Lines keep null, nesting and numbers. Parquet keeps the types of the
+warehouse, as far as it has them (intervals, bit strings and unions are text).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +26,12 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import httpx
-import orjson
 from pydantic import Field, field_validator, model_validator
 
 from sync.errors import AuthError, RequestError, Unavailable
 from sync.sdk.connector import Config, Connector
 from sync.sdk.nouns import Batch, Change, Delivery, Limits, ObjectSpec, Op, Outcome, Receipt, Status, Value
+from sync.sdk.values import dumps, text
 
 __all__ = ["File", "FileConfig"]
 
@@ -94,6 +106,7 @@ class File(Connector[FileConfig]):
 
     name = "file"
     title = "Files (CSV, JSON Lines, Parquet)"
+    docs = __doc__ or ""
     config_model = FileConfig
     objects: Mapping[str, ObjectSpec] = {"row": _spec(Delivery.DELTA, 10_000)}
 
@@ -126,20 +139,20 @@ class File(Connector[FileConfig]):
         delta = self.config.delivery is Delivery.DELTA
         rows: Iterator[Row] = (_row(change, op=delta) for change in batch.changes)
         if self.config.format == "jsonl":
-            out.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+            out.writelines(dumps(row) + b"\n" for row in rows)
             return
         first = next(rows, {})
         sample = (_row(change, op=True) for change in batch.changes) if delta else iter([first])
         columns = _columns(batch.types, sample, op=delta)
         rows = chain([first], rows) if first else rows
         if self.config.format == "csv":
-            _write_csv(columns, rows, out, _guarded if self.config.formula_guard else _cell)
+            _write_csv(columns, rows, out, _guarded if self.config.formula_guard else text)
         else:
             _write_parquet(columns, rows, out, batch.types)
 
 
 def _row(change: Change, *, op: bool) -> Row:
-    row = {**change.identifiers, **change.fields}
+    row = {**change.identifiers, **change.fields, **change.identifiers}
     if not op:
         return row
     if "op" in row:
@@ -156,7 +169,7 @@ def _columns(types: Mapping[str, str], rows: Iterable[Row], *, op: bool) -> list
     return list(columns)
 
 
-def _write_csv(columns: list[str], rows: Iterable[Row], out: IO[bytes], cell: Callable[[Value], Any]) -> None:
+def _write_csv(columns: list[str], rows: Iterable[Row], out: IO[bytes], cell: Callable[[Value], str]) -> None:
     """RFC 4180: CRLF, quotes where they are needed, a header; null is empty; lists and objects are JSON text."""
     writer = csv.writer(_Utf8(out))
     writer.writerow([cell(name) for name in columns])
@@ -169,8 +182,8 @@ class _Utf8:
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
 
-    def write(self, text: str) -> int:
-        return self._out.write(text.encode())
+    def write(self, line: str) -> int:
+        return self._out.write(line.encode())
 
 
 def _known(columns: list[str], rows: Iterable[Row]) -> Iterator[Row]:
@@ -181,15 +194,9 @@ def _known(columns: list[str], rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def _cell(value: Value) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return orjson.dumps(value).decode() if isinstance(value, list | dict) else value
-
-
-def _guarded(value: Value) -> Any:
-    cell = _cell(value)
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+def _guarded(value: Value) -> str:
+    formula = isinstance(value, str) and value.startswith(_FORMULA)
+    return f"'{value}" if formula else text(value)
 
 
 def _write_parquet(columns: list[str], rows: Iterable[Row], out: IO[bytes], types: Mapping[str, str]) -> None:

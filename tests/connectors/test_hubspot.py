@@ -1,0 +1,385 @@
+"""HubSpot: what becomes of list members and contacts, against an account in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from connectors.hubspot import HubSpot, HubSpotConfig
+from sync.errors import AuthError, ProtocolError, RateLimited, RequestError, Unavailable
+from sync.sdk.connector import Creates, Reads
+from sync.sdk.http import build_client
+from sync.sdk.nouns import Batch, Change, ObjectSpec, Op, Order, Rate, Receipt, Status
+from sync.testing import samples
+from sync.testing.contract import ConnectorContract
+from sync.testing.fakes.hubspot import FakeHubSpot
+from sync.testing.fakes.server import serve
+
+TOKEN = "pat-na1-0123456789"
+
+
+class TestHubSpotContract(ConnectorContract):
+    connector = HubSpot
+    config: ClassVar[dict[str, Any]] = {"token": TOKEN}
+    audience = "1"
+
+    @cached_property
+    def fake(self) -> FakeHubSpot:
+        fake = FakeHubSpot(TOKEN, limit=100_000)
+        fake.properties |= {"first_name", "score", "vip"}
+        fake.add_list("Lapsed buyers")
+        return fake
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        return self.fake(request)
+
+    def changes(self, spec: ObjectSpec, op: Op, count: int, prefix: str) -> list[Change]:
+        """People whom the account knows, and who are in the list if they are to be removed."""
+        made = samples.changes(spec, op, count, prefix)
+        emails = [change.identifiers["email"] for change in made]
+        ids = [self.fake.id_of(email) or self.fake.add_contact(email) for email in emails]
+        self.fake.lists["1"] = set(ids) if op is Op.REMOVE else set()
+        return [replace(change, remote_id=id) for change, id in zip(made, ids, strict=True)]
+
+
+@pytest.fixture
+def fake() -> FakeHubSpot:
+    return FakeHubSpot(TOKEN)
+
+
+@pytest.fixture
+def hubspot(fake: FakeHubSpot) -> Iterator[HubSpot]:
+    with connect(fake) as connector:
+        yield connector
+
+
+class connect:
+    """A connector with its production client, whose wire is a function."""
+
+    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **config: Any) -> None:
+        settings = HubSpotConfig(**{"token": TOKEN, **config})
+        self.client = build_client(HubSpot, settings, timeout=5, transport=httpx.MockTransport(app))
+        self.connector = HubSpot(settings, self.client)
+
+    def __enter__(self) -> HubSpot:
+        return self.connector
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+
+def change(name: str, op: Op = Op.ADD, /, id: str | None = None, **fields: Any) -> Change:
+    return Change(op, f"key-{name}", {"email": f"{name}@example.com"}, fields, id)
+
+
+def push(connector: HubSpot, object: str, *changes: Change, audience: str = "1") -> dict[str, Receipt]:
+    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
+    assert isinstance(outcome, list)
+    return {receipt.key.removeprefix("key-"): receipt for receipt in outcome}
+
+
+def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
+    return {key: receipt.status.value for key, receipt in receipts.items()}
+
+
+# -- list members
+
+
+def test_a_contact_is_added_by_its_address_and_its_id_is_kept_for_the_removal(
+    fake: FakeHubSpot, hubspot: HubSpot
+) -> None:
+    ada, list_id = fake.add_contact("Ada@example.com"), fake.add_list("Lapsed")
+
+    added = push(hubspot, "list_member", change("ada"))
+    fake.contacts[ada]["email"] = "ada@new.example"
+    requests = fake.requests
+    removed = push(hubspot, "list_member", change("ada", Op.REMOVE, id=added["ada"].remote_id))
+
+    assert added["ada"] == Receipt("key-ada", Status.APPLIED, remote_id=ada)
+    assert statuses(removed) == {"ada": "applied"}
+    assert fake.lists[list_id] == set()
+    assert fake.requests - requests == 1
+
+
+def test_a_secondary_address_finds_its_contact(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    ada = fake.add_contact("ada@work.example", hs_additional_emails="x@y.example;ada@example.com")
+    fake.add_list("Lapsed")
+
+    assert push(hubspot, "list_member", change("ada"))["ada"].remote_id == ada
+
+
+def test_somebody_hubspot_does_not_know_is_rejected_and_the_others_are_added(
+    fake: FakeHubSpot, hubspot: HubSpot
+) -> None:
+    ada, list_id = fake.add_contact("ada@example.com"), fake.add_list("Lapsed")
+
+    receipts = push(hubspot, "list_member", change("ada"), change("nobody"))
+
+    assert statuses(receipts) == {"ada": "applied", "nobody": "rejected"}
+    assert receipts["nobody"].reason == "HubSpot has no contact with this e-mail address"
+    assert fake.lists[list_id] == {ada}
+
+
+def test_removing_somebody_hubspot_does_not_know_has_its_effect_already(
+    fake: FakeHubSpot, hubspot: HubSpot
+) -> None:
+    fake.add_list("Lapsed")
+
+    gone = [change("nobody", Op.REMOVE), change("deleted", Op.REMOVE, id="999")]
+
+    assert statuses(push(hubspot, "list_member", *gone)) == {"nobody": "applied", "deleted": "applied"}
+
+
+def test_a_replay_is_confirmed_by_looking_because_the_answer_does_not_name_who_was_in_already(
+    fake: FakeHubSpot, hubspot: HubSpot
+) -> None:
+    fake.add_contact("ada@example.com")
+    fake.add_contact("bob@example.com")
+    list_id = fake.add_list("Lapsed")
+    push(hubspot, "list_member", change("ada"))
+
+    again = push(hubspot, "list_member", change("ada"), change("bob"))
+
+    assert statuses(again) == {"ada": "applied", "bob": "applied"}
+    assert len(fake.lists[list_id]) == 2
+
+
+@pytest.mark.parametrize("op", [Op.ADD, Op.REMOVE])
+def test_whoever_the_answer_leaves_out_and_the_list_does_not_confirm_is_unknown(fake: FakeHubSpot, op: Op) -> None:
+    fake.lists[fake.add_list("Lapsed")] = set() if op is Op.ADD else {fake.add_contact("ada@example.com")}
+    fake.add_contact("ada@example.com")
+
+    def forgetful(request: httpx.Request) -> httpx.Response:
+        if request.method != "PUT":
+            return fake(request)
+        return httpx.Response(200, json={"recordIdsMissing": [], "recordsIdsAdded": [], "recordIdsRemoved": []})
+
+    with connect(forgetful) as connector:
+        receipts = push(connector, "list_member", change("ada", op))
+
+    assert statuses(receipts) == {"ada": "unknown"}
+    assert receipts["ada"].reason
+
+
+def test_a_contact_that_vanishes_between_lookup_and_addition_is_rejected(fake: FakeHubSpot) -> None:
+    fake.add_contact("ada@example.com")
+    fake.add_list("Lapsed")
+
+    def vanishing(request: httpx.Request) -> httpx.Response:
+        answer = fake(request)
+        fake.contacts.clear()
+        return answer
+
+    with connect(vanishing) as connector:
+        assert statuses(push(connector, "list_member", change("ada"))) == {"ada": "rejected"}
+
+
+def test_a_lookup_that_fails_for_another_reason_defers_instead_of_deciding(fake: FakeHubSpot) -> None:
+    list_id = fake.add_list("Lapsed")
+
+    def troubled(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/batch/read"):
+            return fake(request)
+        trouble = {"category": "INTERNAL_ERROR", "message": "try later"}
+        return httpx.Response(207, json={"status": "COMPLETE", "results": [], "errors": [trouble]})
+
+    with connect(troubled) as connector:
+        receipts = push(connector, "list_member", change("ada"), change("bob", Op.REMOVE))
+
+    assert statuses(receipts) == {"ada": "deferred", "bob": "deferred"}
+    assert "try later" in receipts["ada"].reason
+    assert fake.lists[list_id] == set()
+
+
+def test_fields_of_a_member_are_written_to_the_contact(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    ada, list_id = fake.add_contact("ada@example.com"), fake.add_list("Lapsed")
+
+    push(hubspot, "list_member", change("ada", firstname="Ada", phone=None))
+
+    assert fake.contacts[ada] == {"email": "ada@example.com", "firstname": "Ada", "phone": ""}
+    assert fake.lists[list_id] == {ada}
+
+
+def test_a_member_whose_fields_are_refused_is_rejected_and_not_added(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    fake.add_contact("ada@example.com")
+    bob, list_id = fake.add_contact("bob@example.com"), fake.add_list("Lapsed")
+
+    receipts = push(hubspot, "list_member", change("ada", shoe_size=38), change("bob", firstname="Bob"))
+
+    assert statuses(receipts) == {"ada": "rejected", "bob": "applied"}
+    assert "shoe_size" in receipts["ada"].reason
+    assert fake.lists[list_id] == {bob}
+
+
+def test_removals_go_first_because_an_old_and_a_new_address_can_be_one_contact(
+    fake: FakeHubSpot, hubspot: HubSpot
+) -> None:
+    ada, list_id = fake.add_contact("new@example.com"), fake.add_list("Lapsed")
+    fake.lists[list_id] = {ada}
+
+    assert hubspot.objects["list_member"].order is Order.REMOVALS_FIRST
+    push(hubspot, "list_member", change("old", Op.REMOVE, id=ada))
+    push(hubspot, "list_member", change("new"))
+
+    assert fake.lists[list_id] == {ada}
+
+
+def test_a_list_that_does_not_exist_is_named(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    fake.add_contact("ada@example.com")
+
+    with pytest.raises(RequestError, match="HubSpot has no list 77") as raised:
+        push(hubspot, "list_member", change("ada"), audience="77")
+
+    assert "MANUAL" in raised.value.fix
+
+
+def test_an_audience_cannot_reach_another_path(fake: FakeHubSpot) -> None:
+    paths: list[bytes] = []
+    fake.add_contact("ada@example.com")
+
+    def watched(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.raw_path)
+        return fake(request)
+
+    with connect(watched) as connector, pytest.raises(RequestError):
+        push(connector, "list_member", change("ada"), audience="../objects?x")
+
+    assert paths[-1] == b"/crm/v3/lists/..%2Fobjects%3Fx/memberships/add-and-remove"
+
+
+# -- contacts
+
+
+def test_contacts_are_made_and_updated_and_their_ids_come_back(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    ada = fake.add_contact("ada@example.com", lastname="Lovelace")
+
+    receipts = push(
+        hubspot,
+        "contact",
+        change("ada", Op.UPDATE, firstname="Ada"),
+        change("bob", firstname="Bob"),
+    )
+
+    assert statuses(receipts) == {"ada": "applied", "bob": "applied"}
+    assert receipts["ada"].remote_id == ada
+    assert fake.contacts[ada] == {"email": "ada@example.com", "lastname": "Lovelace", "firstname": "Ada"}
+    assert fake.contacts[str(receipts["bob"].remote_id)]["email"] == "bob@example.com"
+
+
+def test_a_refused_contact_is_found_by_its_trace_and_the_others_are_applied(
+    fake: FakeHubSpot, hubspot: HubSpot
+) -> None:
+    receipts = push(hubspot, "contact", change("bad", shoe_size=38), change("good", firstname="G"))
+
+    assert statuses(receipts) == {"bad": "rejected", "good": "applied"}
+    assert receipts["bad"].reason == 'Property "shoe_size" does not exist'
+
+
+def test_results_without_a_trace_are_matched_by_address_and_what_is_left_is_unknown() -> None:
+    def vague(request: httpx.Request) -> httpx.Response:
+        ada = {"id": "1", "properties": {"email": "Ada@example.com", "phone": None}}
+        trouble = {"message": "something went wrong"}
+        return httpx.Response(207, json={"status": "COMPLETE", "results": [ada], "errors": [trouble]})
+
+    with connect(vague) as connector:
+        receipts = push(connector, "contact", change("ada"), change("bob"))
+
+    assert statuses(receipts) == {"ada": "applied", "bob": "unknown"}
+
+
+def test_values_become_the_text_that_properties_take(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    fake.properties |= {"vip", "ltv", "orders", "tags", "gone"}
+
+    receipts = push(hubspot, "contact", change("ada", vip=True, ltv=12.5, orders=3, tags=["a", "b"], gone=None))
+
+    written = fake.contacts[str(receipts["ada"].remote_id)]
+    assert written == {
+        "email": "ada@example.com",
+        "vip": "true",
+        "ltv": "12.5",
+        "orders": "3",
+        "tags": "a;b",
+        "gone": "",
+    }
+
+
+def test_contacts_are_never_removed(hubspot: HubSpot) -> None:
+    assert hubspot.objects["contact"].ops == {Op.ADD, Op.UPDATE}
+
+
+# -- the account
+
+
+def test_a_list_can_be_made_and_read(fake: FakeHubSpot, hubspot: HubSpot) -> None:
+    list_id = hubspot.create_audience("list_member", "Lapsed buyers")
+    people = {f"p{n:03}@example.com" for n in range(600)}
+    fake.lists[list_id] = {fake.add_contact(email) for email in people}
+    fake.lists[list_id].add(fake.add_contact(""))
+
+    assert {member["email"] for member in hubspot.members("list_member", list_id)} == people
+    assert isinstance(hubspot, Creates)
+    assert isinstance(hubspot, Reads)
+
+
+def test_a_wrong_token_is_an_auth_error(fake: FakeHubSpot) -> None:
+    with connect(fake, token="pat-wrong") as connector, pytest.raises(AuthError):
+        connector.check()
+
+
+def test_the_limit_of_the_account_is_a_rate_limit() -> None:
+    with connect(FakeHubSpot(TOKEN, limit=1)) as connector:
+        connector.check()
+
+        with pytest.raises(RateLimited):
+            connector.check()
+
+
+@pytest.mark.parametrize("status", [423, 477])
+def test_a_locked_record_or_a_migrating_account_is_tried_again(status: int) -> None:
+    with connect(lambda _: httpx.Response(status)) as connector, pytest.raises(Unavailable):
+        push(connector, "contact", change("ada"))
+
+
+@pytest.mark.parametrize("state", ["PENDING", "CANCELED"])
+def test_a_batch_that_is_not_complete_is_an_unknown_outcome(state: str) -> None:
+    answer = httpx.Response(200, json={"status": state, "results": []})
+
+    with connect(lambda _: answer) as connector, pytest.raises(ProtocolError):
+        push(connector, "contact", change("ada"))
+
+
+@pytest.mark.parametrize(("rate", "requests"), [("standard", 100), ("professional", 190), ("capacity_pack", 250)])
+def test_the_pace_is_that_of_the_account(rate: str, requests: int) -> None:
+    with connect(FakeHubSpot(), rate=rate) as connector:
+        paces = {spec.limits.rates for spec in connector.objects.values()}
+
+    assert paces == {(Rate(requests, 10.0),)}
+
+
+def test_two_private_apps_are_two_accounts_and_the_token_is_not_told() -> None:
+    one, other = HubSpotConfig(token=TOKEN), HubSpotConfig(token="pat-other")
+
+    assert HubSpot.account(one) != HubSpot.account(other)
+    assert HubSpot.account(one) == HubSpot.account(HubSpotConfig(token=TOKEN))
+    assert TOKEN not in HubSpot.account(one) + repr(one)
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        HubSpotConfig(token=TOKEN, rates="professional")
+
+
+def test_it_works_over_a_real_connection(fake: FakeHubSpot) -> None:
+    ada, list_id = fake.add_contact("ada@example.com"), fake.add_list("Lapsed")
+    with serve(fake) as url:
+        config = HubSpotConfig(token=TOKEN, base_url=url)
+        with build_client(HubSpot, config, timeout=5) as client:
+            assert statuses(push(HubSpot(config, client), "list_member", change("ada"))) == {"ada": "applied"}
+
+    assert fake.lists[list_id] == {ada}
