@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -43,7 +44,7 @@ def _statuses(answer: httpx.Response, count: int = 3) -> str:
 
 class TestContract(ConnectorContract):
     connector = Webhook
-    config = {"url": URL, "secret": "s3cr3t-shared", "secret_headers": {"X-Key": "k3y-of-ours"}}
+    config: ClassVar = {"url": URL, "secret": "s3cr3t-shared", "secret_headers": {"X-Key": "k3y-of-ours"}}
     plain_success = frozenset({"empty", "{}"})
 
     def answer(self, request: httpx.Request) -> httpx.Response:
