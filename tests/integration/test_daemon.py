@@ -1,0 +1,371 @@
+"""The daemon on a real ledger, with a clock that really ticks; only the runs are played."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sync.daemon import Daemon
+from sync.engine.job import GuardrailLimits, SyncJob
+from sync.engine.report import SyncReport
+from sync.errors import ProjectError, SourceError
+from sync.mapping import Cohort, Sync
+from sync.schedule import slot
+from sync.sdk.nouns import Limits, ObjectSpec, Op
+from sync.state.base import Run, RunRequest, RunStatus
+from sync.state.ledger import Ledger, open_ledger
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def unused(*_: Any) -> Any:
+    raise AssertionError("the runs are played: nobody opens a source or a destination")
+
+
+def job(
+    name: str, *, schedule: dict[str, Any] | None = None, account: str = "", disabled: bool = False
+) -> SyncJob:
+    """A sync that is never really run."""
+    cohort = Cohort.model_validate({"name": "vip", "source": {"connection": "w", "table": "vip", "key": "id"}})
+    sync = Sync.model_validate(
+        {
+            "name": name,
+            "destination": "sink",
+            "mode": "mirror",
+            "schedule": schedule,
+            "identifiers": [{"to": "email", "from": "email"}],
+            "disabled": disabled,
+        }
+    )
+    spec = ObjectSpec("record", "Record", frozenset(Op))
+    return SyncJob(
+        name=name,
+        cohort=cohort,
+        sync=sync,
+        destination="sink",
+        spec=spec,
+        limits=Limits(),
+        account=account or name,
+        guardrails=GuardrailLimits(),
+        mapping_digest="m",
+        author="",
+        source=unused,
+        connect=unused,
+    )
+
+
+class Played:
+    """Runs that are written down instead of made; `hold` keeps them under way."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str]] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.hold = threading.Event()
+        self.hold.set()
+        self.error: Exception | None = None
+        self._lock = threading.Lock()
+
+    def runner(self, trigger: str, actor: str) -> Any:
+        return type("Runner", (), {"run": lambda _, job: self._run(job, trigger)})()
+
+    def _run(self, job: SyncJob, trigger: str) -> SyncReport:
+        with self._lock:
+            self.ran.append((job.name, trigger))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        self.hold.wait(20)
+        with self._lock:
+            self.at_once -= 1
+        if self.error is not None:
+            raise self.error
+        return SyncReport(job.name, "completed")
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.ran]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with open_ledger(tmp_path / "ledger.db") as made:
+        yield made
+
+
+def ask(ledger: Ledger, name: str, at: str = "2026-10-01T06:00:00Z", why: str = "console") -> None:
+    assert ledger.request_run(RunRequest(name, at, why, "ana", ledger.now()))
+
+
+def until(done: Callable[[], bool], seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.02)
+
+
+class Serving:
+    """A daemon in a thread."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.thread = threading.Thread(target=daemon.serve)
+
+    def __enter__(self) -> Daemon:
+        self.thread.start()
+        return self.daemon
+
+    def __exit__(self, *_: object) -> None:
+        self.daemon.stop.set()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+def test_a_schedule_runs_its_sync_again_and_again(ledger):
+    played = Played()
+    with Serving(Daemon(lambda: [job("fast", schedule={"every": "1s"})], ledger, played.runner, poll=0.02)):
+        until(lambda: len(played.ran) >= 3)
+
+    slots = [request.slot for request in ledger.requests("fast", open_only=False)]
+    assert len(set(slots)) == len(slots) >= 3
+    assert {trigger for _, trigger in played.ran} == {"schedule"}
+
+
+def test_two_daemons_run_each_slot_once(tmp_path):
+    path, played = tmp_path / "ledger.db", Played()
+    with open_ledger(path) as one, open_ledger(path) as two:
+        jobs = lambda: [job("fast", schedule={"every": "1s"})]  # noqa: E731
+        with Serving(Daemon(jobs, one, played.runner, poll=0.02)):
+            with Serving(Daemon(jobs, two, played.runner, poll=0.02)):
+                until(lambda: len(played.ran) >= 4)
+            until(lambda: not one.requests())
+        requests = one.requests("fast", open_only=False)
+
+    assert len(played.ran) == len(requests)
+
+
+def test_slots_missed_while_it_was_down_become_one_run(ledger):
+    missed = datetime.now(UTC) - timedelta(hours=3)
+    ask(ledger, "hourly", slot(missed), "schedule")
+    ledger.take_request("hourly", slot(missed))
+    played = Played()
+
+    Daemon(lambda: [job("hourly", schedule={"every": "10m"})], ledger, played.runner).once()
+
+    assert played.names == ["hourly"]
+
+
+def test_a_sync_that_was_never_due_waits_for_its_first_slot(ledger):
+    played = Played()
+
+    Daemon(lambda: [job("hourly", schedule={"every": "10d"})], ledger, played.runner).once()
+
+    assert played.ran == []
+
+
+def test_a_request_that_was_taken_and_never_begun_is_asked_for_again(ledger):
+    ask(ledger, "lost")
+    ledger.take_request("lost", "2026-10-01T06:00:00Z")
+    played = Played()
+
+    Daemon(lambda: [job("lost")], ledger, played.runner).once()
+
+    assert played.ran == [("lost", "recover")]
+
+
+def test_an_interrupted_run_is_resumed_at_the_start(ledger):
+    lease = ledger.acquire("cut", "h/1/2/3", 30)
+    run = Run("r1", "cut", RunStatus.SENDING, None, frozenset(Op), "cli", "ana", ledger.now(), epoch=lease.epoch)
+    ledger.open(lease, run, [])
+    ledger.release(lease)
+    played = Played()
+
+    Daemon(lambda: [job("cut")], ledger, played.runner).once()
+
+    assert played.ran == [("cut", "resume")]
+
+
+def test_many_requests_of_one_sync_are_one_run(ledger):
+    for minute in range(5):
+        ask(ledger, "vip", f"2026-10-01T06:0{minute}:00Z")
+    played = Played()
+
+    Daemon(lambda: [job("vip")], ledger, played.runner).once()
+
+    assert played.names == ["vip"]
+    assert ledger.requests() == []
+
+
+def test_two_syncs_of_one_account_do_not_run_at_the_same_time(ledger):
+    played = Played()
+    for name in ("a", "b", "c"):
+        ask(ledger, name)
+
+    jobs = [job("a", account="crm"), job("b", account="crm"), job("c", account="crm")]
+    Daemon(lambda: jobs, ledger, played.runner, workers=3).once()
+
+    assert sorted(played.names) == ["a", "b", "c"]
+    assert played.most_at_once == 1
+
+
+def test_syncs_of_different_accounts_run_side_by_side(ledger):
+    played = Played()
+    played.hold.clear()
+    for name in ("a", "b"):
+        ask(ledger, name)
+
+    with Serving(Daemon(lambda: [job("a"), job("b")], ledger, played.runner, poll=0.02)):
+        until(lambda: played.at_once == 2)
+        played.hold.set()
+
+
+def test_a_paused_sync_is_neither_ticked_nor_run_until_it_is_resumed(ledger):
+    ledger.pause("vip", "the CRM is being moved")
+    ask(ledger, "vip")
+    played = Played()
+    with Serving(Daemon(lambda: [job("vip", schedule={"every": "1s"})], ledger, played.runner, poll=0.02)):
+        time.sleep(1.5)
+        assert played.ran == []
+        assert len(ledger.requests(open_only=False)) == 1
+        ledger.pause("vip", None)
+        until(lambda: played.names != [])
+
+
+def test_a_paused_destination_pauses_its_syncs(ledger):
+    ledger.pause("destination:sink", "token expired")
+    ask(ledger, "vip")
+    played = Played()
+
+    Daemon(lambda: [job("vip")], ledger, played.runner).once()
+
+    assert played.ran == []
+    assert len(ledger.requests()) == 1
+
+
+def test_a_sync_that_somebody_else_runs_is_left_until_its_lease_is_free(ledger):
+    lease = ledger.acquire("vip", "elsewhere/1/2/3", 30)
+    ask(ledger, "vip")
+    played = Played()
+    with Serving(Daemon(lambda: [job("vip")], ledger, played.runner, poll=0.02)):
+        time.sleep(0.3)
+        assert played.ran == []
+        ledger.release(lease)
+        until(lambda: played.names == ["vip"])
+
+
+@pytest.mark.parametrize("error", [SourceError("the warehouse is down"), RuntimeError("a bug")])
+def test_one_syncs_failure_does_not_end_the_others(ledger, error):
+    played = Played()
+    played.error = error
+    with Serving(Daemon(lambda: [job("a"), job("b")], ledger, played.runner, poll=0.02, workers=1)):
+        ask(ledger, "a")
+        until(lambda: played.names == ["a"])
+        ask(ledger, "b")
+        until(lambda: played.names == ["a", "b"])
+
+
+def test_a_request_for_a_sync_that_is_gone_does_not_stay(ledger):
+    ask(ledger, "gone")
+
+    Daemon(lambda: [job("vip")], ledger, Played().runner).once()
+
+    assert ledger.requests() == []
+
+
+def test_changed_files_change_the_schedule_and_broken_ones_do_not_stop_it(ledger, monkeypatch):
+    monkeypatch.setattr("sync.daemon._WATCH_S", 0.05)
+    from sync.errors import Problem
+
+    played, version = Played(), [1]
+
+    def load() -> list[SyncJob]:
+        if version[0] == 2:
+            raise ProjectError([Problem("HG101", "broken")])
+        return [] if version[0] == 1 else [job("new", schedule={"every": "1s"})]
+
+    with Serving(Daemon(load, ledger, played.runner, poll=0.02, watch=lambda: version[0])):
+        time.sleep(0.2)
+        version[0] = 2
+        time.sleep(0.3)
+        version[0] = 3
+        until(lambda: "new" in played.names)
+
+
+def test_a_disabled_sync_is_not_scheduled(ledger):
+    played = Played()
+    daemon = Daemon(
+        lambda: [job("off", schedule={"every": "1s"}, disabled=True)], ledger, played.runner, poll=0.02
+    )
+    with Serving(daemon):
+        time.sleep(1.3)
+
+    assert played.ran == []
+
+
+def test_stopping_waits_for_the_run_in_flight_and_takes_no_other(ledger):
+    played = Played()
+    played.hold.clear()
+    ask(ledger, "a")
+    serving = Serving(Daemon(lambda: [job("a"), job("b")], ledger, played.runner, poll=0.02))
+    with serving as daemon:
+        until(lambda: played.at_once == 1)
+        daemon.stop.set()
+        ask(ledger, "b")
+        time.sleep(0.2)
+        assert serving.thread.is_alive()
+        played.hold.set()
+
+    assert played.names == ["a"]
+    assert [r.sync for r in ledger.requests()] == ["b"]
+
+
+SLOW_DRAIN = textwrap.dedent("""
+    import sys, time
+    from sync.cli.signals import draining
+    with draining(lambda message: print(message, flush=True)) as stop:
+        print("ready", flush=True)
+        stop.wait(20)
+        time.sleep(float(sys.argv[1]))
+        print("drained", flush=True)
+""")
+
+
+def drained(seconds: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", SLOW_DRAIN, seconds], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_drains(number):
+    process = drained("0.2")
+
+    os.kill(process.pid, number)
+    out, _ = process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert "drained" in out
+
+
+def test_the_second_signal_quits_at_once():
+    process = drained("30")
+    assert process.stdout is not None
+
+    os.kill(process.pid, signal.SIGTERM)
+    assert "stopping" in process.stdout.readline()
+    os.kill(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+
+    assert process.returncode == 1
+    assert "drained" not in out
