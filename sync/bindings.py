@@ -85,9 +85,11 @@ class BoundDestination:
 
     def _resolved(self) -> Any:
         where = f"[destinations.{self.name}]"
-        options = _map(self.connector.config_model, self.settings.options, (), _resolver(where, self.root))
+        model = self.connector.config_model
+        options = _map(model, self.settings.options, (), _resolver(where, self.root))
+        options = _map(model, options, (), lambda annotation, _, value: _absolute(annotation, value, self.root))
         try:
-            return self.connector.config_model(**options)
+            return model(**options)
         except ValidationError as error:
             keys = ", ".join(f"`{'.'.join(map(str, d['loc']))}`" for d in error.errors(include_input=False))
             message = f"the value that {keys} of {where} refers to does not fit"
@@ -138,8 +140,7 @@ class BoundSource:
 
     def open(self) -> Source:
         """The source, ready to be asked. Raises `SecretError` or `SourceError`."""
-        where = f"[sources.{self.name}]"
-        options = _map(self.model, self.settings.options, (), _resolver(where, self.root))
+        options = _map(self.model, self.settings.options, (), _resolver(f"[sources.{self.name}]", self.root))
         return open_source(self.name, {"type": self.settings.type, **options}, self.root)
 
 
@@ -173,7 +174,7 @@ def _checked(model: type[BaseModel], options: dict[str, Any], settings: Settings
 
     def leaf(annotation: Any, way: Location, value: Any) -> Any:
         if annotation is not SecretStr:
-            return _absolute(annotation, value, settings.root)
+            return _absolute(annotation, value, settings.root) if where[0] == "destinations" else value
         hidden.add((*where, *way))
         try:
             parse(value)
@@ -201,7 +202,7 @@ def _resolver(where: str, root: Path) -> Leaf:
 
     def leaf(annotation: Any, way: Location, value: Any) -> Any:
         if annotation is not SecretStr:
-            return _absolute(annotation, value, root)
+            return value
         try:
             secret = resolve(parse(value), root)
         except SecretError as error:
