@@ -1,0 +1,89 @@
+"""What `[sources.NAME]` in config.toml may say, for each type of source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from sync.durations import parse_duration
+
+__all__ = ["DuckDBOptions", "Options", "SnowflakeOptions"]
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+
+
+class Options(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class DuckDBOptions(Options):
+    """A DuckDB database file. Paths are relative to the project."""
+
+    path: Path = Field(description="The database file; it is only read.")
+    directories: tuple[Path, ...] = Field(
+        default=(), description="Folders whose files the warehouse's views and the cohorts' queries may read."
+    )
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _is_file(cls, path: Any) -> Any:
+        if Path(str(path)).name == ":memory:" or "://" in str(path):
+            raise ValueError("a warehouse is a file on this machine: a database in memory has no rows to sync")
+        return path
+
+
+class SnowflakeOptions(Options):
+    """A Snowflake account, and who reads from it with what.
+
+    One way to sign in is taken: `private_key`, else `token` (OAuth), else `password`, else
+    `authenticator = "externalbrowser"`.
+    """
+
+    account: str = Field(min_length=1, description="Account identifier: `myorg-account123`.")
+    user: str = ""
+    role: str | None = None
+    warehouse: str | None = None
+    database: str | None = None
+    schema_: str | None = Field(default=None, alias="schema")
+    authenticator: Literal["snowflake", "snowflake_jwt", "oauth", "externalbrowser"] | None = None
+    private_key: SecretStr | None = Field(default=None, description="PEM text (PKCS #8), encrypted or not.")
+    private_key_passphrase: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, description="An OAuth access token.")
+    password: SecretStr | None = None
+    query_tag: str = "headgate"
+    statement_timeout: Duration = Field(default=3600.0, gt=0, description="Limit of one query.")
+    login_timeout: Duration = Field(default=60.0, gt=0, description="Limit of signing in.")
+    session_parameters: dict[str, str | int | bool] = {}
+    host: str | None = Field(default=None, description="Instead of ACCOUNT.snowflakecomputing.com.")
+    port: int | None = Field(default=None, ge=1, le=65535)
+    protocol: Literal["https", "http"] = "https"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way_in(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        ways = [w for w in ("private_key", "token", "password") if value.get(w) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"give one way to sign in, not {' and '.join(f'`{w}`' for w in ways)}")
+        if not ways and value.get("authenticator") != "externalbrowser":
+            raise ValueError("give `private_key`, `token` or `password`, or authenticator = 'externalbrowser'")
+        wanted = {"snowflake_jwt": "private_key", "oauth": "token", "snowflake": "password"}
+        needed = wanted.get(str(value.get("authenticator")))
+        if needed and needed not in ways:
+            raise ValueError(f"authenticator = '{value['authenticator']}' needs `{needed}`")
+        return value
+
+    @model_validator(mode="after")
+    def _plain_only_here(self) -> SnowflakeOptions:
+        if self.protocol == "http" and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError(
+                "protocol = 'http' is for a server on this machine: anywhere else it shows the secret"
+            )
+        if not self.user and self.token is None:
+            raise ValueError("give `user`")
+        return self
