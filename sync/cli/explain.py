@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from sync.cli import output
@@ -18,7 +20,13 @@ def command(options: Options, code: str) -> None:
 
     entry = explain(code)
     if options.json:
-        keys = ("code", "title", "means", "why", "fix", "example")
-        output.document("explain", **{key: getattr(entry, key, "") for key in keys}, exit_code=0)
-    else:
-        output.say(str(entry))
+        output.document("explain", **asdict(entry), exit_code=0)
+        return
+    name = f" ({entry.guardrail})" if entry.guardrail else ""
+    output.say(f"{entry.code}{name}: {entry.title}")
+    for title, text in (("", entry.means), ("Why: ", entry.why), ("What to do: ", entry.fix)):
+        output.say("\n" + click.wrap_text(title + text, width=78))
+    if entry.example:
+        output.say("\nExample:")
+        for line in entry.example.strip().splitlines():
+            output.say(f"    {line}".rstrip())
