@@ -32,10 +32,18 @@ class FakeHubSpot:
     not in `properties` is refused.
     """
 
-    def __init__(self, token: str = "pat-test", *, limit: int = 100, per: float = 10.0) -> None:  # noqa: S107
+    def __init__(
+        self,
+        token: str = "pat-test",  # noqa: S107 - nobody's
+        *,
+        limit: int = 100,
+        per: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.token = token
         self.limit = limit
         self.per = per
+        self.clock = clock
         self.properties = set(_KNOWN)
         self.contacts: dict[str, dict[str, str]] = {}
         self.lists: dict[str, set[str]] = {}
@@ -75,7 +83,7 @@ class FakeHubSpot:
             return self._route(request)
 
     def _too_fast(self) -> bool:
-        now = time.monotonic()
+        now = self.clock()
         while self._times and self._times[0] <= now - self.per:
             self._times.popleft()
         if len(self._times) >= self.limit:
