@@ -51,7 +51,7 @@ def is_dead(holder: str) -> bool:
 def describe(holder: str) -> str:
     """The holder for messages: `process 1234 on host x`."""
     them = _parse(holder)
-    return f"process {them.pid} on host {them.host}" if them else holder
+    return f"process {them.pid} on host {them.host}" if them else holder or "a process without a name"
 
 
 def boot_clock() -> float:

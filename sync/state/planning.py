@@ -51,7 +51,7 @@ class PlanLedger(LeaseLedger):
             query = select(_plan.status, _plan.expires_at, _plan.round).where(_plan.id == plan.id)
             old = connection.execute(query).first()
             if old is None:
-                connection.execute(insert(tables.plan).values(rows.values(plan), round=1))
+                connection.execute(insert(tables.plan).values({**rows.values(plan), "round": 1}))
             elif not _still_waits(connection, old, plan):
                 again = update(tables.plan).where(_plan.id == plan.id)
                 connection.execute(again.values({**rows.values(plan), "round": old.round + 1, "seq": _NEXT_SEQ}))

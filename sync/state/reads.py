@@ -46,7 +46,9 @@ GENERATION = (
     .order_by(tables.generation.c.number.desc())
     .limit(1)
 )
-OPEN = select(tables.run).where(_run.sync == _SYNC, _run.status.in_(OPEN_RUN))
+# Written out, not bound: only then does SQLite see that the partial index answers it.
+_IS_OPEN = _run.status.in_(bindparam("open", OPEN_RUN, expanding=True, literal_execute=True))
+OPEN = select(tables.run).where(_run.sync == _SYNC, _IS_OPEN)
 _UNSETTLED = _attempt.settled.is_(sa.false())
 _BARRIER = select(func.max(_attempt.alive_until)).where(
     _attempt.sync == _SYNC, _UNSETTLED, _attempt.run != _RUN, _attempt.alive_until > NOW

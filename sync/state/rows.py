@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 import orjson
@@ -47,7 +48,17 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
+_AS_IS = (int, float, bool, type(None))
+
+
+@cache
+def _names(noun: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(noun) if f.name != "job")
+
+
 def _encode(value: Any) -> Any:
+    if type(value) in _AS_IS:  # hundreds of thousands of rows come through here
+        return value
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, str):
@@ -65,7 +76,7 @@ def _encode(value: Any) -> Any:
 
 def values(noun: Any) -> dict[str, Any]:
     """A noun's fields as values of the columns of the same names. `Job` has its own way: `job_text`."""
-    return {f.name: _encode(getattr(noun, f.name)) for f in dataclasses.fields(noun) if f.name != "job"}
+    return {name: _encode(getattr(noun, name)) for name in _names(noun.__class__)}
 
 
 def job_text(job: Job) -> str:
