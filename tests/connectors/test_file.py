@@ -355,7 +355,7 @@ def test_a_large_snapshot_is_streamed(tmp_path: Path, format: str) -> None:
         assert int(sent) == rows
         return int(megabytes)
 
-    assert peak(200_000) - peak(1_000) < 60
+    assert peak(100_000) - peak(1_000) < 50
 
 
 class TestFileContract(ConnectorContract):
