@@ -52,9 +52,9 @@ class Crm:
             return answer
 
     @contextlib.contextmanager
-    def serve(self) -> Iterator[str]:
-        """Serve it on the loopback; yields the URL to post to."""
-        with serve(self) as base:
+    def serve(self, port: int = 0) -> Iterator[str]:
+        """Serve it on the loopback, on a free port unless one is given; yields the URL to post to."""
+        with serve(self, port) as base:
             yield f"{base}/people"
 
     def _take(self, content: bytes) -> httpx.Response:

@@ -52,9 +52,12 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serve(app: App) -> Iterator[str]:
-    """Serve `app` from a thread, on a free port of the loopback; yields the base URL, without a slash."""
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"app": staticmethod(app)}))
+def serve(app: App, port: int = 0) -> Iterator[str]:
+    """Serve `app` from a thread, on a port of the loopback (0: a free one); yields the base URL, without a slash.
+
+    Raises `OSError` where the port is taken.
+    """
+    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"app": staticmethod(app)}))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="fake destination", daemon=True)
     thread.start()
     try:
