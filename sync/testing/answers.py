@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 import httpx
 
@@ -17,7 +18,7 @@ _MOST = 4  # of the requests of one push so many are tried in turn
 _WIRE_TIMEOUT = 0.35  # seconds
 
 
-def status(code: int, headers: dict[str, str] | None = None) -> Answer:
+def status(code: int, headers: Mapping[str, str] | None = None) -> Answer:
     """A destination that answers everything so."""
     return always(httpx.Response(code, headers=headers, json={"message": "no", "status": "error"}))
 
@@ -63,7 +64,8 @@ def credentials(case: Case) -> None:
 def rate_limits(case: Case) -> None:
     """The pause asked for is kept in full."""
     for signal in case.contract.rate_signals:
-        for found in _expect(case, status(429, dict(signal.headers)), RateLimited, f"429 ({signal.name})"):
+        answer = status(429, signal.headers(time.time()))
+        for found in _expect(case, answer, RateLimited, f"429 ({signal.name})"):
             said = found.retry_after if isinstance(found, RateLimited) else None
             near = said == signal.seconds or (
                 said is not None and signal.seconds is not None and abs(said - signal.seconds) <= 3

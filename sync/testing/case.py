@@ -60,6 +60,7 @@ class Case:
     spec: ObjectSpec = field(init=False)
 
     def __post_init__(self) -> None:
+        self.contract.begin()
         self.config = self.contract.make_config(self.folder)
         if self.object:
             self.spec = self.connect(self.wire()).objects[self.object]

@@ -15,7 +15,7 @@ Each check is one test, for each object the connector declares. Without pytest, 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,12 +24,12 @@ import httpx
 
 from sync.errors import DestinationError, HeadgateError
 from sync.sdk.connector import Config, Connector
-from sync.sdk.http import offline_client
+from sync.sdk.http import build_client
 from sync.sdk.nouns import Change, ObjectSpec, Op
 from sync.testing import answers, declared, receipts, samples
 from sync.testing.case import Case, Failure, NotApplicable
 from sync.testing.check import CHECKS, Check
-from sync.testing.hostile import RateSignal
+from sync.testing.hostile import RateSignal, Wire
 
 __all__ = ["ConnectorContract", "Result", "contract_for", "run"]
 
@@ -52,6 +52,9 @@ class ConnectorContract:
     expected: ClassVar[Mapping[int, type[DestinationError]]] = {}
     check_methods: ClassVar[frozenset[str]] = frozenset()
     """HTTP methods `check()` may use beside GET, HEAD and OPTIONS."""
+
+    def begin(self) -> None:
+        """Called before each check: the place for a stateful fake (pytest allows test classes no `__init__`)."""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """What the destination says when all is well. May keep state."""
@@ -113,9 +116,15 @@ class Result:
     message: str = ""
 
 
-def run(contract: type[ConnectorContract]) -> Iterator[Result]:
-    """Run every check that applies, one after the other; never raises."""
+def run(contract: type[ConnectorContract], only: Container[str] | None = None) -> Iterator[Result]:
+    """Run every check that applies, or those whose sentence is in `only`, one after the other.
+
+    What a check finds is its result; raises `ValidationError` only where the contract's configuration is
+    invalid.
+    """
     for check, object in _cases(contract):
+        if only is not None and check.sentence not in only:
+            continue
         with tempfile.TemporaryDirectory(prefix="headgate-") as folder:
             yield _result(check, contract, object, Path(folder))
 
@@ -133,7 +142,9 @@ def _cases(contract: type[ConnectorContract]) -> Iterator[tuple[Check, str]]:
     """The checks that apply, with the object for each; an empty object stands for the connector as a whole."""
     given = contract()
     config = given.make_config(Path(tempfile.gettempdir()))
-    objects = sorted(contract.connector(config, offline_client(contract.connector, config)).objects)
+    given.begin()
+    client = build_client(contract.connector, config, timeout=1, transport=Wire(given.answer))
+    objects = sorted(contract.connector(config, client).objects)
     for check in CHECKS:
         if (check.http and not given.uses_http) or (check.answer and not given.has_answer):
             continue

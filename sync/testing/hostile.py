@@ -46,19 +46,22 @@ NONSENSE: Mapping[str, httpx.Response] = {
 
 @dataclass(frozen=True, slots=True)
 class RateSignal:
-    """A way in which a vendor says when to come back: the headers of a 429, and the seconds they mean."""
+    """A way in which a vendor says when to come back: the headers of a 429, and the seconds they mean.
+
+    `headers` is given the time, in seconds since the epoch.
+    """
 
     name: str
-    headers: Mapping[str, str]
+    headers: Callable[[float], Mapping[str, str]]
     seconds: float | None
 
     @classmethod
     def usual(cls) -> tuple[RateSignal, ...]:
         """RFC 9110's: seconds, a date; and none at all."""
         return (
-            cls("seconds", {"Retry-After": "7"}, 7),
-            cls("date", {"Retry-After": formatdate(time.time() + 120, usegmt=True)}, 120),
-            cls("silence", {}, None),
+            cls("seconds", lambda _: {"Retry-After": "7"}, 7),
+            cls("date", lambda now: {"Retry-After": formatdate(now + 120, usegmt=True)}, 120),
+            cls("silence", lambda _: {}, None),
         )
 
 

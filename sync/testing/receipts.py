@@ -17,7 +17,7 @@ from sync.sdk.nouns import Batch, Change, Job, Op, Receipt, Status
 from sync.testing import samples
 from sync.testing.case import SUCCESS, Case, NotApplicable, require, watching
 from sync.testing.check import check
-from sync.testing.hostile import cut, shortened
+from sync.testing.hostile import Wire, cut, shortened
 
 _LARGEST = 5000  # records: a declared size above it is tried with so many
 
@@ -90,12 +90,18 @@ def unchanged_batch(case: Case) -> None:
 def same_requests(case: Case) -> None:
     """A replay must be recognisable: no clocks, no random keys."""
     for op in case.ops:
-        first, second = case.wire(), case.wire()
-        case.push(case.connect(first), case.batch(op))
-        case.push(case.connect(second), case.batch(op))
+        first, second = _asked(case, op), _asked(case, op)
         keys = [[r.headers.get("idempotency-key") for r in w.requests] for w in (first, second)]
         require(first.bodies == second.bodies, f"{op}: the same batch made different requests")
         require(keys[0] == keys[1], f"{op}: the same batch had two idempotency keys")
+
+
+def _asked(case: Case, op: Op) -> Wire:
+    """What a push asks a destination that is as it was at first."""
+    case.contract.begin()
+    wire = case.wire()
+    case.push(case.connect(wire), case.batch(op))
+    return wire
 
 
 @check("the same batch twice gives the same receipts where it says it is idempotent")
