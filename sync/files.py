@@ -104,8 +104,8 @@ class Document:
 
     def excerpt(self, line: int) -> str:
         """The line as it is shown: cut, and without values where they may be secret."""
-        lines = self.text.splitlines()
-        text = lines[line - 1][:_EXCERPT] if 0 < line <= len(lines) else ""
+        lines = self.text.split("\n")
+        text = lines[line - 1].rstrip("\r")[:_EXCERPT] if 0 < line <= len(lines) else ""
         if not self.masked:
             return text
         key, equals, _ = text.partition("=")

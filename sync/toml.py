@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from bisect import bisect_right
 from collections.abc import Iterator
 
@@ -73,7 +74,14 @@ def _statements(text: str) -> Iterator[list[Token]]:
 
 def _names(tokens: list[Token]) -> list[str]:
     """The parts of a dotted key."""
-    return [text.strip("\"'") for kind, text, _ in tokens if kind in ("word", "string")]
+    return [
+        _unquoted(text) if kind == "string" else text for kind, text, _ in tokens if kind in ("word", "string")
+    ]
+
+
+def _unquoted(text: str) -> str:
+    """What a quoted key says."""
+    return str(tomllib.loads(f"key = {text}")["key"])
 
 
 def _table(tokens: list[Token], indices: dict[Location, int]) -> Location:

@@ -46,12 +46,19 @@ def problems(
     `prefix` is the way to the model's data in the file; complaints about the ways in `skip` are left out.
     """
     found: dict[tuple[Location, str], list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        if detail["type"] == "too_short" and any(_is_inside(d["loc"], detail["loc"]) for d in details):
+            continue  # the entries that are wrong were not counted
         location = places.known((*prefix, *detail["loc"]))
         missing = str(detail["loc"][-1]) if detail["type"] == "missing" else ""
         if location not in skip:
             found.setdefault((location, missing), []).append(detail)
     return [_problem(location, details, model, places, prefix) for (location, _), details in found.items()]
+
+
+def _is_inside(way: Location, list_: Location) -> bool:
+    return len(way) > len(list_) and way[: len(list_)] == list_
 
 
 def _problem(
@@ -124,8 +131,8 @@ _COMPARED = {
     "less_than_equal": ("le", "at most {}"),
     "string_too_short": ("min_length", "text of at least {} characters"),
     "string_too_long": ("max_length", "text of at most {} characters"),
-    "too_short": ("min_length", "a list of at least {} entries"),
-    "too_long": ("max_length", "a list of at most {} entries"),
+    "too_short": ("min_length", "a list with at least {} in it"),
+    "too_long": ("max_length", "a list with at most {} in it"),
     "enum": ("expected", "one of {}"),
     "literal_error": ("expected", "{}"),
 }
