@@ -14,7 +14,7 @@ from sync.errors import UsageError
 from sync.state.base import Event, RejectedRecord
 
 
-@group("rejected")
+@group("rejected", default="list")
 def command() -> None:
     """Records a destination refused, or that we refused to send.
 
@@ -161,7 +161,7 @@ def _data(record: RejectedRecord, *, reveal: bool = False) -> dict[str, Any]:
 def _values(session: Session, record: RejectedRecord, *, reveal: bool) -> Any:
     from sync.engine.people import rejected_values
 
-    found = rejected_values(session.ledger, session.engine, record)
+    found = rejected_values(session.engine, record)
     return found if reveal else words.masked(found)
 
 

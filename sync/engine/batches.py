@@ -177,11 +177,17 @@ class PlanFile:
 
     def samples(self, per_op: int) -> list[dict[str, Any]]:
         """The first rows of each op, unmasked."""
+        return self._sampled(f"QUALIFY row_number() OVER (PARTITION BY op ORDER BY row) <= {per_op}")
+
+    def sample(self, row: int) -> dict[str, Any]:
+        """One row, unmasked; empty where there is none."""
+        return next(iter(self._sampled(f"WHERE row = {row}")), {})
+
+    def _sampled(self, which: str) -> list[dict[str, Any]]:
         own = [n for n in self._types if n.startswith(("id.", "field."))]
         select = ", ".join(f"{wire_sql(n, self._types[n])}" for n in own)
         query = (
-            f"SELECT op, source_key, why{', ' + select if select else ''} FROM {self._file} "
-            f"QUALIFY row_number() OVER (PARTITION BY op ORDER BY row) <= {per_op} ORDER BY row"
+            f"SELECT op, source_key, why{', ' + select if select else ''} FROM {self._file} {which} ORDER BY row"
         )
         return [_sample(own, row) for row in self._connection.execute(query).fetchall()]
 

@@ -77,17 +77,17 @@ def freeze(
     `remembered` are exceptions files of earlier runs: they have the identifiers of members that neither the cohort
     nor the members know any more, but that may still be at the destination.
     """
-    wanted = {str(op) for op in ops}
-    order = sorted(wanted, key=lambda op: (phase_of(op, job.spec.order), op))
+    snapshot = job.spec.delivery is Delivery.SNAPSHOT
+    sequence = Order.REMOVALS_LAST if snapshot else job.spec.order
+    wanted = {str(op) for op in ops} | ({"keep"} if snapshot else set())
+    order = sorted(wanted, key=lambda op: (phase_of(op, sequence), op))
     counts: dict[str, int] = dict(connection.execute("SELECT op, count(*) FROM changes GROUP BY op").fetchall())
     branches = []
     for op in order:
         if counts.get(op) and op == "remove":
             branches += _removals(connection, members, remembered)
-        elif counts.get(op):
+        elif counts.get(op) or op == "keep":
             branches.append(_payload(compiled, cohort, members, op))
-    if job.spec.delivery is Delivery.SNAPSHOT:
-        branches.append(_payload(compiled, cohort, members, "keep"))
     branches.append(_invalid(compiled, cohort))
     select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
     folder = settings.folder / "plans" / job.name

@@ -9,8 +9,6 @@ from sync.state.base import Counts, Plan, Verdict, VerdictAnswer
 
 __all__ = ["Observer", "SilentObserver", "SyncReport", "exit_code"]
 
-_GREEN = {"completed", "ready", "unchanged"}
-
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
@@ -85,10 +83,10 @@ def exit_code(reports: list[SyncReport]) -> int:
 
 
 def _code(report: SyncReport) -> int:
-    if report.status in ("failed", "stopped", "cancelled", "sending", "waiting"):
+    if report.status in ("failed", "stopped", "cancelled", "sending"):
         return 1
     if report.status == "held" or report.held:
         return 3
-    if report.status == "completed_with_errors" or report.undelivered:
+    if report.status in ("completed_with_errors", "waiting") or report.undelivered:
         return 4
     return 0

@@ -112,12 +112,12 @@ def fold(
             f"SELECT c.* FROM ({current}) c ANTI JOIN folded f ON c.key = f.key "
             "UNION ALL BY NAME SELECT * EXCLUDE (removed) FROM folded WHERE NOT removed"
         )
-        written = {"base": _write(connection, folder, f"base-{after.number}", whole), "delta": None}
+        made = replace(after, base=_write(connection, folder, f"base-{after.number}", whole), delta=None)
     else:
-        written = {"base": before.base, "delta": _write(connection, folder, f"delta-{after.number}", delta)}
-    made = replace(after, base=written["base"], delta=written["delta"])
-    kept = {name: before.digests[name] for name in (made.base, made.delta) if name in before.digests}
-    fresh = {n: digest_file(folder / n) for n in (made.base, made.delta) if n is not None and n not in kept}
+        made = replace(after, base=before.base, delta=_write(connection, folder, f"delta-{after.number}", delta))
+    files = [name for name in (made.base, made.delta) if name is not None]
+    kept = {name: before.digests[name] for name in files if name in before.digests}
+    fresh = {name: digest_file(folder / name) for name in files if name not in kept}
     (members,) = connection.execute(f"SELECT count(*) FROM ({relation(folder, made)})").fetchall()[0]
     return replace(made, members=members, digests={**kept, **fresh})
 

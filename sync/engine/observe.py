@@ -1,0 +1,162 @@
+"""A refresh observed: the cohort staged and compiled, the members beside it, and one scan of what is there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync.engine.compile import PROBE, Compiled, compile_sync, key_sql, needed_columns
+from sync.engine.database import identifier, lock_down, open_database, translate
+from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicates
+from sync.engine.job import EngineSettings, SyncJob
+from sync.errors import CohortError, SourceError
+from sync.sources.base import Column, Relation
+from sync.state.base import Generation, Refresh, StateReader
+from sync.state.members import folder_of, relation, verify
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Observed", "definition_of", "observe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Both sides of a sync as they are now, open in one DuckDB connection."""
+
+    connection: duckdb.DuckDBPyConnection
+    compiled: Compiled
+    cohort: str  # the digested SELECT
+    members: str  # the members' SELECT
+    generation: Generation
+    refresh: Refresh
+    same_function: bool  # do keys and fingerprints compare with those of the members
+
+    @property
+    def sides(self) -> Sides:
+        """What a diff compares."""
+        return Sides(self.cohort, self.members)
+
+    def without_duplicates(self) -> Observed:
+        """The same, with one row a key; the rows it leaves out are invalid. Scans once more."""
+        cohort = without_duplicates(self.cohort)
+        found = scan(self.connection, cohort)
+        refresh = _refresh(self.refresh, found)
+        return Observed(
+            self.connection, self.compiled, cohort, self.members, self.generation, refresh, self.same_function
+        )
+
+
+def definition_of(job: SyncJob) -> str:
+    """Where the cohort comes from and what its key is, as JSON."""
+    source = job.cohort.source
+    where = {"connection": source.connection, "table": source.table, "query": source.query, "key": source.key}
+    return json.dumps(where, sort_keys=True)
+
+
+@contextmanager
+def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: str) -> Iterator[Observed]:
+    """Stage, compile and scan. The source is let go at the end.
+
+    Raises `SourceError` where the warehouse does not answer, `CohortError` where the cohort is not fit to be
+    synced, and `Corrupt` where a members file is not what the ledger says.
+    """
+    source = job.source()
+    where = Relation(job.cohort.source.table, job.cohort.source.query)
+    columns = source.columns(where)
+    needed = needed_columns(job.cohort, job.sync, [c.name for c in columns])
+    generation = state.generation(job.name)
+    folder = folder_of(settings.folder, job.name)
+    verify(folder, generation)
+    spool = settings.folder / "tmp"
+    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (
+        closing(open_database(settings)) as connection,
+        source.stage(connection, where, needed, spool) as staged,
+        translate(f"reading {where.title}", SourceError, "HG205"),
+    ):
+        lock_down(connection)
+        compiled = _compile(connection, job, staged.sql, staged.columns)
+        same = generation.number == 0 or generation.probe == connection.execute(PROBE).fetchall()[0][0]
+        members = relation(folder, generation, compiled.identifiers)
+        if not same:
+            members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
+        found = scan(connection, compiled.digested)
+        blank = Refresh(
+            id=uuid.uuid4().hex[:16],
+            sync=job.name,
+            cohort=job.cohort.name,
+            at=state.now(),
+            rows=0,
+            invalid=0,
+            version="",
+            definition=hashlib.sha256(definition_of(job).encode()).hexdigest(),
+            cause=cause,
+        )
+        seen = Observed(connection, compiled, compiled.digested, members, generation, _refresh(blank, found), same)
+        _refuse_bad_keys(state, job, seen, found)
+        yield seen
+
+
+def _compile(
+    connection: duckdb.DuckDBPyConnection, job: SyncJob, sql: str, columns: tuple[Column, ...]
+) -> Compiled:
+    def describe(select: str) -> dict[str, str]:
+        with translate("a mapped expression", CohortError, "HG213"):
+            rows = connection.execute(f"DESCRIBE {select}").fetchall()
+        return {str(row[0]): str(row[1]) for row in rows}
+
+    return compile_sync(job.cohort, job.sync, job.spec, sql, columns, describe)
+
+
+def _member_key(compiled: Compiled) -> str:
+    """Keys made again from the identifiers, for members whose keys an older hash function made."""
+    return key_sql([identifier(f"id.{name}") for name in compiled.identifiers])
+
+
+def _refresh(refresh: Refresh, found: Scan) -> Refresh:
+    from dataclasses import replace
+
+    return replace(
+        refresh,
+        rows=found.rows,
+        invalid=found.invalid,
+        version=found.version,
+        newest=found.newest,
+        key_sum=found.key_sum,
+    )
+
+
+def _refuse_bad_keys(state: StateReader, job: SyncJob, seen: Observed, found: Scan) -> None:
+    """Null or repeated keys mean a broken table. Keys that are the same as last time need no second look."""
+    last = state.refreshes(job.name, accepted=True, limit=1)
+    known = bool(last) and last[0].key_sum == found.key_sum
+    repeats = 0 if known or _key_is_identifier(job) else duplicate_keys(seen.connection, seen.cohort)
+    refuse_bad_keys(job, found.null_keys, repeats)
+
+
+def refuse_bad_keys(job: SyncJob, nulls: int, repeats: int) -> None:
+    """Raise `CohortError` where more keys are null or repeated than the mapping tolerates."""
+    if nulls + repeats <= job.guardrails.max_bad_keys:
+        return
+    key, title = job.cohort.source.key, job.cohort.source.table or "the query"
+    what = " and ".join(
+        text for count, text in ((nulls, f"{nulls:,} null"), (repeats, f"{repeats:,} repeated")) if count
+    )
+    raise CohortError(
+        f"{title}: key '{key}' has {what} values, more than max_bad_keys {job.guardrails.max_bad_keys}; "
+        "nothing was sent",
+        code="HG211",
+        fix=f"mend the table (SELECT {key}, count(*) ... GROUP BY 1 HAVING count(*) > 1), or set max_bad_keys",
+    )
+
+
+def _key_is_identifier(job: SyncJob) -> bool:
+    """Is the key itself the one identifier: then the diff finds repeats for nothing."""
+    first = job.sync.identifiers[0]
+    return len(job.sync.identifiers) == 1 and first.from_ == job.cohort.source.key and not first.transform

@@ -1,0 +1,85 @@
+"""Where one person is known: in which sync's members, in which audience, and since when."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from sync.engine.batches import PlanFile
+from sync.engine.database import identifier as quoted
+from sync.engine.database import lock_down, open_database, translate
+from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.settle import exceptions_file
+from sync.engine.transforms import apply
+from sync.errors import StateError
+from sync.mapping import Transform
+from sync.state.base import RejectedRecord, StateReader
+from sync.state.members import folder_of, relation
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["find", "rejected_values"]
+
+
+def find(state: StateReader, settings: EngineSettings, job: SyncJob, identifier: str) -> list[dict[str, Any]]:
+    """Members of a sync with this identifier, as given or as the mapping would transform it; or with this key.
+
+    Each is `status`, `audience`, `destination`, `since`, `updated` (seconds since the epoch) and `remote_id`.
+    """
+    generation = state.generation(job.name)
+    if generation.number == 0:
+        return []
+    names = [mapping.to for mapping in job.sync.identifiers]
+    members = relation(folder_of(settings.folder, job.name), generation, names)
+    with closing(open_database(settings)) as connection, translate("looking a person up", StateError):
+        lock_down(connection)
+        wanted = _forms(connection, job, identifier)
+        tests = [f"CAST({quoted(f'id.{name}')} AS VARCHAR) IN (SELECT unnest(?))" for name in names]
+        rows = connection.execute(
+            f"SELECT key::VARCHAR, first_at, last_at, remote_id FROM ({members}) "
+            f"WHERE source_key = ? OR {' OR '.join(tests)}",
+            [identifier, *[sorted(wanted[name]) for name in names]],
+        ).fetchall()
+    waiting = {record.key: record for record in state.rejected(job.name)}
+    return [
+        {
+            "status": "member",
+            "destination": job.destination,
+            "audience": job.sync.audience,
+            "since": first,
+            "updated": last,
+            "remote_id": remote_id,
+            "last_change": "rejected" if key in waiting else "delivered",
+        }
+        for key, first, last, remote_id in rows
+    ]
+
+
+def _forms(connection: duckdb.DuckDBPyConnection, job: SyncJob, text: str) -> dict[str, set[str]]:
+    """How each identifier would be written if its column held this text: as given, transformed, and hashed."""
+    forms = {}
+    for mapping in job.sync.identifiers:
+        field = next((f for f in job.spec.fields if f.name == mapping.to), None)
+        platform = [Transform(name=n) for n in (field.normalise, field.hash) if n] if field else []
+        value, columns = "given", ["given"]
+        for transform in (*mapping.transform, *platform):
+            value = apply(value, transform)
+            columns.append(value)
+        row = connection.execute(
+            f"SELECT {', '.join(columns)} FROM (SELECT ?::VARCHAR AS given)", [text]
+        ).fetchall()[0]
+        forms[mapping.to] = {str(form) for form in row if form is not None}
+    return forms
+
+
+def rejected_values(settings: EngineSettings, record: RejectedRecord) -> dict[str, Any]:
+    """What the destination was to be told of a rejected record: source_key, identifiers, fields. Unmasked.
+
+    Empty where the file of its run is gone.
+    """
+    path = exceptions_file(settings, record.sync, record.run)
+    if not path.is_file():
+        return {}
+    with PlanFile(settings, path) as file:
+        return file.sample(record.row)

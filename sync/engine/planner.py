@@ -1,0 +1,184 @@
+"""From what was observed to a judged plan: diff, freeze, judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sync.engine.database import literal
+from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing, duplicate_keys
+from sync.engine.guardrails import Facts, answer, judge
+from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.observe import Observed, definition_of, refuse_bad_keys
+from sync.engine.plan import Frozen, freeze, inputs_digest, make_plan, with_counts
+from sync.engine.settle import exceptions_file
+from sync.sdk.nouns import Op
+from sync.state.base import Counts, Plan, PlanStatus, RejectedRecord, StateReader, VerdictAnswer
+
+__all__ = ["Difference", "Planner", "held_again", "permitted"]
+
+_WEEK = 7 * 86400.0
+
+
+def permitted(job: SyncJob) -> frozenset[Op]:
+    """The ops that mode and object both allow."""
+    return job.sync.mode.ops & job.spec.ops
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a diff found: the counts, and which rejected records are in step with the source again."""
+
+    seen: Observed
+    diff: Diff
+    settled: frozenset[str]  # keys of rejected records that no change is about any more
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Neither changes to send nor invalid rows to tell of."""
+        return self.diff.changes == 0 and self.seen.refresh.invalid == 0
+
+
+class Planner:
+    """Makes plans of one sync, from one observation each."""
+
+    def __init__(self, state: StateReader, settings: EngineSettings, job: SyncJob, *, first_run: bool) -> None:
+        self.state = state
+        self.settings = settings
+        self.job = job
+        self.first_run_allowed = first_run
+        self.now = state.now()
+
+    def difference(self, seen: Observed) -> Difference:
+        """Checksums first; only where they differ, or members are dirty, a join of digests."""
+        rejected = self.state.rejected(self.job.name)
+        dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
+        buckets = differing(seen.connection, seen.members)
+        if not buckets and not dirty:
+            members = seen.generation.members
+            gone = {r.key for r in rejected if r.code != "invalid" or not seen.refresh.invalid}
+            return Difference(seen, Diff(unchanged=members), frozenset(gone))
+        seen, diff = self._compare(seen, dirty, rejected)
+        told = {r.key for r in rejected if r.code != "invalid"}
+        gone = told - changed_keys(seen.connection) if told else set()
+        return Difference(seen, diff, frozenset(gone))
+
+    def _compare(
+        self, seen: Observed, dirty: Sequence[str], rejected: Sequence[RejectedRecord]
+    ) -> tuple[Observed, Diff]:
+        ops, mode = permitted(self.job), self.job.sync.mode
+        try:
+            diff = compare(seen.connection, seen.sides, ops, mode, dirty=dirty, rejected=rejected, now=self.now)
+        except Duplicates:
+            # Two rows with one key are a broken table; two persons with one identifier are invalid records.
+            refuse_bad_keys(self.job, 0, duplicate_keys(seen.connection, seen.cohort))
+            seen = seen.without_duplicates()
+            differing(seen.connection, seen.members)
+            diff = compare(seen.connection, seen.sides, ops, mode, dirty=dirty, rejected=rejected, now=self.now)
+        return seen, diff
+
+    def inputs(self, seen: Observed, ops: Iterable[Op]) -> str:
+        """Digest of everything a plan would be made from."""
+        dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
+        held_out = sorted(
+            (r.key, r.op, r.given_up_at or 0.0, r.next_at > self.now) for r in self.state.rejected(self.job.name)
+        )
+        extra = [str(self.first_run_allowed), ",".join(sorted(ops)), repr(dirty), repr(held_out)]
+        return inputs_digest(self.job, seen.generation.number, seen.refresh.version, extra)
+
+    def plan(self, difference: Difference, ops: frozenset[Op], *, kept_back: int = 0) -> Plan:
+        """Freeze the changes of these ops and judge them."""
+        seen = difference.seen
+        frozen = freeze(
+            seen.connection,
+            self.settings,
+            self.job,
+            seen.compiled,
+            seen.cohort,
+            seen.members,
+            ops,
+            self._remembered(),
+        )
+        diff = difference.diff
+        members = seen.generation.members
+        counts = with_counts(
+            Counts(
+                unchanged=diff.unchanged,
+                members=members,
+                backed_off=diff.backed_off,
+                given_up=diff.given_up,
+                removals_kept_back=kept_back,
+            ),
+            frozen,
+        )
+        verdicts = judge(self._facts(seen, frozen, counts))
+        strictest = answer(verdicts)
+        held = strictest in (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
+        return make_plan(
+            self.settings,
+            self.job,
+            frozen,
+            seen.refresh,
+            seen.generation.number,
+            counts,
+            verdicts,
+            status=PlanStatus.HELD if held else PlanStatus.READY,
+            inputs=self.inputs(seen, ops),
+            needs=2 if any(v.guardrail == "protected_cohort" for v in verdicts) else 1,
+            now=self.now,
+        )
+
+    def _remembered(self) -> list[Path]:
+        """Files that know the identifiers of dirty members."""
+        runs = {run for _, run, _, _ in self.state.dirty(self.job.name)}
+        files = [exceptions_file(self.settings, self.job.name, run) for run in sorted(runs)]
+        return [path for path in files if path.is_file()]
+
+    def _facts(self, seen: Observed, frozen: Frozen, counts: Counts) -> Facts:
+        state, name = self.state, self.job.name
+        return Facts(
+            job=self.job,
+            counts=counts,
+            refresh=seen.refresh,
+            accepted=state.refreshes(name, accepted=True, limit=10),
+            nulled=self._nulled(seen, frozen) if counts.update else {},
+            removed_7d=state.removed_since(name, self.now - _WEEK),
+            first_run=seen.generation.number == 0,
+            first_run_allowed=self.first_run_allowed,
+            same_function=seen.same_function,
+            definition_moved=self._moved(),
+            now=self.now,
+        )
+
+    def _nulled(self, seen: Observed, frozen: Frozen) -> dict[str, int]:
+        """Members by field that turns null; fields mapped since count for nothing."""
+        file = literal(self.settings.folder / frozen.file)
+        rows = seen.connection.execute(
+            f"SELECT nulls, coalesce(was_nulls, ''), count(*) FROM read_parquet({file}) "
+            "WHERE op = 'update' AND nulls IS DISTINCT FROM was_nulls GROUP BY ALL"
+        ).fetchall()
+        found: dict[str, int] = {}
+        for nulls, before, count in rows:
+            for name in set(nulls.split("\x1f")) - set(before.split("\x1f")) - {""}:
+                if name in seen.generation.fields:
+                    found[name] = found.get(name, 0) + int(count)
+        return found
+
+    def _moved(self) -> str:
+        """What of the cohort's definition differs from the one last delivered."""
+        before = self.state.note(self.job.name, "definition")
+        if before is None:
+            return ""
+        old, new = json.loads(before), json.loads(definition_of(self.job))
+        if old.pop("key") != new.pop("key"):
+            return "re-keyed"
+        return "re-pointed" if old != new else ""
+
+
+def held_again(state: StateReader, plan_inputs: str, sync: str, now: float) -> Plan | None:
+    """A held or approved plan made from the same inputs, which need not be made again."""
+    statuses = (PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
+    plans = state.plans(sync, *statuses)
+    return next((p for p in plans if p.inputs == plan_inputs and p.expires_at > now), None)

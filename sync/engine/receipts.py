@@ -1,0 +1,64 @@
+"""From a connector's receipts to the outcomes the ledger keeps: counted record by record, never by the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
+from sync.state.base import BatchRow, Outcomes
+
+__all__ = ["read", "the_same_for_all"]
+
+_DONE = frozenset({Status.APPLIED, Status.ACCEPTED})
+
+
+def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
+    """Match receipts to changes.
+
+    A change without a receipt, or with two that differ, is unknown; receipts for other keys count for nothing.
+    """
+    positions = {change.key: row.first + index for index, change in enumerate(batch.changes)}
+    accepted = 0
+    applied = 0
+    exceptions: dict[str, tuple[Status, str]] = {}
+    seen: dict[str, Status] = {}
+    remote_ids: dict[int, str] = {}
+    for receipt in receipts:
+        key, status = receipt.key, receipt.status
+        if key not in positions:
+            continue
+        if key in seen:
+            if seen[key] is not status:
+                exceptions[key] = (Status.UNKNOWN, "the destination answered twice, and not the same")
+            continue
+        seen[key] = status
+        if status is Status.APPLIED:
+            applied += 1
+        elif status is Status.ACCEPTED:
+            accepted += 1
+        else:
+            exceptions[key] = (status, receipt.reason)
+        if receipt.remote_id is not None:
+            remote_ids[positions[key]] = receipt.remote_id
+    for key in exceptions:
+        applied -= seen[key] is Status.APPLIED
+        accepted -= seen[key] is Status.ACCEPTED
+    if len(seen) < len(positions):
+        missing = (Status.UNKNOWN, "the destination said nothing of this record")
+        exceptions.update({key: missing for key in positions if key not in seen})
+    return Outcomes(applied, accepted, _rows(batch.changes, positions, exceptions), remote_ids)
+
+
+def _rows(
+    changes: Sequence[Change], positions: dict[str, int], exceptions: dict[str, tuple[Status, str]]
+) -> list[tuple[int, str, Op, Status, str]]:
+    if not exceptions:
+        return []
+    ops = {change.key: change.op for change in changes if change.key in exceptions}
+    return [(positions[key], key, ops[key], status, reason) for key, (status, reason) in exceptions.items()]
+
+
+def the_same_for_all(row: BatchRow, batch: Batch, status: Status, reason: str) -> Outcomes:
+    """One outcome for every record of a batch."""
+    changes = enumerate(batch.changes, row.first)
+    return Outcomes(applied=0, exceptions=[(n, change.key, change.op, status, reason) for n, change in changes])

@@ -1,0 +1,70 @@
+"""Counting what becomes of a run's records, from many threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from sync.state.base import BatchRow, BatchState, Outcomes
+
+__all__ = ["Tally"]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run; every change is made under one lock."""
+
+    planned: int = 0
+    applied: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    deferred: int = 0
+    unknown: int = 0
+    requests: int = 0
+    retries: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def answered(self) -> int:
+        """Records with an outcome."""
+        return self.applied + self.accepted + self.rejected + self.deferred + self.unknown
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Count one batch's outcomes."""
+        with self.lock:
+            self.applied += outcomes.applied
+            self.accepted += outcomes.accepted
+            for _, _, _, status, _ in outcomes.exceptions:
+                setattr(self, str(status), getattr(self, str(status)) + 1)
+
+    def resume(self, batches: list[BatchRow]) -> None:
+        """Count what an interrupted run had achieved."""
+        with self.lock:
+            for batch in batches:
+                if batch.state is BatchState.ACKED:
+                    self.applied += batch.applied
+                    self.accepted += batch.accepted
+                    self.rejected += batch.rejected
+                    self.deferred += batch.deferred
+                    self.unknown += batch.unknown
+
+    def request(self) -> None:
+        """One more request."""
+        with self.lock:
+            self.requests += 1
+
+    def retry(self) -> None:
+        """One more try of a batch."""
+        with self.lock:
+            self.retries += 1
+
+    def park(self, records: int) -> None:
+        """A batch whose outcome nobody can tell."""
+        with self.lock:
+            self.unknown += records
+
+    def outcomes(self) -> dict[str, int]:
+        """The counts by name."""
+        with self.lock:
+            names = ("applied", "accepted", "rejected", "deferred", "unknown", "requests", "retries")
+            return {name: getattr(self, name) for name in names}
