@@ -87,6 +87,7 @@ class Webhook(HttpConnector[WebhookConfig]):
     config_model = WebhookConfig
     objects = {"record": _record_object(Limits(batch_size=100, concurrency=4))}  # noqa: RUF012
     expects: ClassVar[frozenset[int]] = frozenset({422})
+    plain_success: ClassVar[frozenset[str]] = frozenset({"empty", "{}"})
 
     def __init__(self, config: WebhookConfig, http: httpx.Client) -> None:
         super().__init__(config, http)

@@ -42,6 +42,8 @@ class Connector(ABC, Generic[C]):
     objects: Mapping[str, ObjectSpec]
     unavailable: ClassVar[frozenset[int]] = frozenset()
     """4xx statuses that mean "try the same again" here (409 for a concurrent change, say)."""
+    plain_success: ClassVar[frozenset[str]] = frozenset()
+    """Bodies of a 200 that say next to nothing and that this platform documents as success: `empty`, `{}`."""
 
     def __init__(self, config: C, http: httpx.Client) -> None:
         self.config = config

@@ -46,8 +46,6 @@ class ConnectorContract:
     connector: ClassVar[type[Connector[Any]]]
     config: ClassVar[Mapping[str, Any]] = {}
     audience: ClassVar[str] = "1234"
-    plain_success: ClassVar[frozenset[str]] = frozenset()
-    """Names of `hostile.NONSENSE` that the connector documents as a plain success."""
     rate_signals: ClassVar[tuple[RateSignal, ...]] = RateSignal.usual()
     expected: ClassVar[Mapping[int, type[DestinationError]]] = {}
     check_methods: ClassVar[frozenset[str]] = frozenset()
