@@ -15,7 +15,7 @@ from sync.cli.options import Options, group
 from sync.errors import UsageError
 
 
-@group("audit")
+@group("audit", default="search")
 def command() -> None:
     """Who did what and why: an append-only log, chained by hash, with signed checkpoints in a second place."""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sync.sdk.connector import Connector
 
 
-@group("connector")
+@group("connector", default="list")
 def command() -> None:
     """The connectors that are installed, ours and others'."""
 

@@ -99,6 +99,18 @@ def command(name: str) -> Callable[[Callable[..., Any]], Command]:
     return click.command(name, cls=Command)
 
 
-def group(name: str) -> Callable[[Callable[..., Any]], Group]:
-    """Make a function a group of commands."""
-    return click.group(name, cls=Group)
+def group(name: str, default: str) -> Callable[[Callable[..., Any]], Group]:
+    """Make a function a group of commands; `default` is meant where none is named."""
+
+    def make(function: Callable[..., Any]) -> Group:
+        @click.pass_context
+        def otherwise(context: click.Context) -> Any:
+            if context.invoked_subcommand is None:
+                return context.invoke(made.commands[default])
+            return None
+
+        otherwise.__doc__ = function.__doc__
+        made: Group = click.group(name, cls=Group, invoke_without_command=True)(otherwise)
+        return made
+
+    return make

@@ -13,7 +13,7 @@ from sync.cli.state_change import forget, take_over
 from sync.errors import UsageError
 
 
-@group("state")
+@group("state", default="show")
 def command() -> None:
     """What is remembered of each sync: its members, interrupted runs and uncertain records."""
 

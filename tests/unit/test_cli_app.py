@@ -86,7 +86,7 @@ def test_shared_options_are_taken_before_and_after_the_command(args, capsys):
 
 
 def test_repeatable_options_add_up_over_both_places():
-    @options.group("top")
+    @options.group("top", default="sub")
     def top() -> None: ...
 
     @top.command("sub")
