@@ -72,15 +72,18 @@ class BoundDestination:
         _map(self.connector.config_model, self.settings.options, (), note)
         yield from found
 
-    def connect(self, timeout: float, connections: int) -> Connector[Any]:
+    def connect(self, timeout: float, connections: int, before_request: Callable[[], None]) -> Connector[Any]:
         """A connector that can send; `timeout` limits one request, in seconds.
 
+        `before_request` is called by the sending thread before each request.
         Raises `SecretError` where a secret is missing, `ProjectError` where its value does not fit.
         """
         from sync.sdk.http import build_client
 
         config = self._resolved()
-        client = build_client(self.connector, config, timeout=timeout, connections=connections)
+        client = build_client(
+            self.connector, config, timeout=timeout, connections=connections, before_request=before_request
+        )
         return self.connector(config, client)
 
     def _resolved(self) -> Any:

@@ -34,13 +34,13 @@ def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:
             "memory_limit": settings.memory_limit,
             "threads": settings.threads,
             "temp_directory": str(tmp),
-            "allowed_directories": [str(settings.folder)],
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "preserve_insertion_order": "true",
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET allowed_directories = [{literal(settings.folder)}]")
     return connection
 
 

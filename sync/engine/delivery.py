@@ -359,7 +359,7 @@ class Deliverer:
             self.state.settle(self.keeper.lease, push.attempts[-1])
             raise Halt(RunStatus.FAILED, error.message, code=error.code, fix=error.fix)
         if row.size == 1:
-            why = f"{error.message} {error.detail}".strip()
+            why = error.detail.strip() or error.message
             self._acknowledge(push, the_same_for_all(row, batch, Status.REJECTED, why))
             return
         with self._lock:
