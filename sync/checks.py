@@ -83,6 +83,7 @@ def check_sync_columns(
     for way, code, message, fix in compile_problems(sync, cohort, columns, spec):
         location = way if way[0] == "cohort" else ("syncs", index, *way)
         yield file.document.problem(location, code, message, fix)
+    yield from _check_kinds(file.document, ("syncs", index), sync, spec, columns or ())
 
 
 def _check_connection(file: MappingFile, known: Known) -> Iterator[Problem]:
@@ -172,6 +173,32 @@ def _check_required(document: Document, where: Location, sync: Sync, spec: Objec
             kind = "identifiers" if field.identifier else "fields"
             fix = f"Add `- {{ to: {field.name}, from: COLUMN }}` to `{kind}`."
             yield document.problem((*where, kind), "HG116", f"`{spec.name}` needs `{field.name}`", fix)
+
+
+_WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
+_NUMBERS = (*_WHOLE, *(f"U{name}" for name in _WHOLE), "DECIMAL", "DOUBLE", "FLOAT")
+_KINDS = {
+    "integer": _NUMBERS,  # whole values of a DECIMAL or DOUBLE are sent as whole numbers
+    "number": _NUMBERS,
+    "boolean": ("BOOLEAN",),
+    "date": ("DATE",),
+    "timestamp": ("TIMESTAMP", "DATE"),
+}
+"""A field's type -> the warehouse's types that are one without being converted. The others take anything."""
+
+
+def _check_kinds(
+    document: Document, where: Location, sync: Sync, spec: ObjectSpec, columns: Sequence[Column]
+) -> Iterator[Problem]:
+    """Columns that go as they are to a field of another kind; a warning, for some platforms convert."""
+    types = {column.name.lower(): column.type for column in columns}
+    wanted = {field.name: field.type for field in spec.fields}
+    for way, field, _ in _mapped(sync):
+        kind, given = wanted.get(field.to, ""), types.get((field.from_ or "").lower(), "")
+        if kind in _KINDS and given and not field.transform and not given.upper().startswith(_KINDS[kind]):
+            message = f"`{field.to}` is a {kind}, and the column `{field.from_}` is {given}"
+            fix = f"Convert it: `transform: [{kind}]`, or `expr:`."
+            yield document.problem((*where, *way, "from"), "HG132", message, fix, warning=True)
 
 
 # --- the rules ------------------------------------------------------------------------------------------------

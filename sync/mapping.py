@@ -114,6 +114,12 @@ class RowRange(Model):
     min: int | None = Field(default=None, ge=0)
     max: int | None = Field(default=None, ge=0)
 
+    @model_validator(mode="after")
+    def _in_order(self) -> RowRange:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("`min` is above `max`")
+        return self
+
 
 class Expect(Model):
     """What a healthy refresh looks like."""

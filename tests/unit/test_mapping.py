@@ -50,13 +50,9 @@ def test_everything_a_mapping_may_say(tmp_path: Path) -> None:
     text = text.replace(
         "    guardrails:",
         """\
-    fields:
-      - { to: firstname, from: first_name, transform: [trim, { truncate: 40 }], pii: true }
+      - { to: nickname, from: first_name, transform: [trim, { truncate: 40 }] }
       - { to: phone, from: mobile, transform: [{ e164: AU }, { name: sha256 }] }
-      - { to: ltv, expr: "round(ltv_cents / 100, 2)" }
-      - { to: source, value: headgate }
       - { to: nothing, value: null }
-    alerts: [{ on: [held, failed, stale], to: ["slack"] }]
     tags: [daily]
     guardrails:""",
     )
@@ -69,9 +65,11 @@ def test_everything_a_mapping_may_say(tmp_path: Path) -> None:
     assert mapping.cohort.refresh.stale_after == 30 * 3600
     assert mapping.cohort.expect.rows.min == 5000
     assert sync.mode.ops == {Op.ADD, Op.UPDATE, Op.REMOVE}
-    assert sync.fields[0].transform == (Transform(name="trim"), Transform(name="truncate", argument=40))
-    assert sync.fields[1].transform == (Transform(name="e164", argument="AU"), Transform(name="sha256"))
-    assert sync.fields[4].value is None
+    assert sync.fields[3].transform == (Transform(name="trim"), Transform(name="truncate", argument=40))
+    assert sync.fields[4].transform == (Transform(name="e164", argument="AU"), Transform(name="sha256"))
+    assert sync.fields[5].value is None
+    assert [f.to for f in sync.fields] == ["firstname", "ltv", "source", "nickname", "phone", "nothing"]
+    assert sync.alerts[0].to == ("slack",)
     assert sync.guardrails.approve.four_eyes
     assert sync.delivery.rate_limit == "100/10s"
 
@@ -122,6 +120,7 @@ def place(text: str, part: str) -> tuple[int, int]:
             "mode: mirror", "mode: mirror\n    alerts: [{ on: [helt], to: [x] }]", "helt", "HG107",
             "entry 1 of `on` must be 'failed', 'held'", "Did you mean `held`?",
         ),
+        ("\nsyncs", "\n  expect: { rows: { min: 2, max: 1 } }\nsyncs", "{ min", "HG107", "`min` is above", ""),
         ("syncs:", "sync:", "sync:", "HG105", "unknown key `sync`", "Did you mean `syncs`?"),
     ],
 )  # fmt: skip

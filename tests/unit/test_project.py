@@ -11,11 +11,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from sync.checks import check_sync_columns
 from sync.engine.job import GuardrailLimits
 from sync.errors import Problem, ProjectError, UsageError
 from sync.project import Project, examine, load
-from sync.sdk.nouns import Op, Rate
+from sync.sdk.nouns import Field, ObjectSpec, Op, Rate
 from sync.secrets import SecretError
+from sync.sources.base import Column
 
 CONFIG = """\
 [sources.warehouse]
@@ -478,6 +480,21 @@ def test_a_missing_column_or_table_names_what_was_meant(folder: Folder) -> None:
     (problem,) = (p for p in folder.load().validate(offline=False) if not p.warning)
     assert (problem.code, problem.line) == ("HG202", 5)
     assert "vips" in problem.fix
+
+
+def test_a_column_of_another_kind_than_the_field_is_warned_of(folder: Folder) -> None:
+    file = folder.load().files[0]
+    fields = tuple(Field(name, type=kind) for name, kind in (("email", "string"), ("first_name", "number")))
+    spec = ObjectSpec("person", "Person", frozenset(Op), fields)
+
+    text, number = (
+        list(check_sync_columns(file, 0, spec, [Column("ID", "INTEGER"), Column("EMAIL", "VARCHAR"), column]))
+        for column in (Column("FIRST_NAME", "VARCHAR"), Column("first_name", "DECIMAL(18,2)"))
+    )
+
+    assert [(p.code, p.line, p.warning) for p in text] == [("HG132", 13, True)]
+    assert text[0].message == "`first_name` is a number, and the column `first_name` is VARCHAR"
+    assert number == []
 
 
 def test_a_warehouse_that_is_not_there_is_told_at_the_mapping(folder: Folder) -> None:

@@ -33,6 +33,21 @@ def test_a_new_project_is_valid(tmp_path: Path) -> None:
     assert load(tmp_path / "new").validate(offline=True) == []
 
 
+def test_every_example_mapping_fits_the_example_config(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    text = (tmp_path / "config.toml").read_text()
+    for line in ("[destinations.hubspot]", 'type = "hubspot"', 'token = "env:HUBSPOT_TOKEN"', "lifecycle-leads"):
+        text = text.replace(f"# {line}", line)
+    (tmp_path / "config.toml").write_text(text)
+    for path in (ROOT / "mappings").glob("*.yaml"):
+        (tmp_path / "mappings" / path.name).write_text(path.read_text())
+
+    project = load(tmp_path)
+
+    assert [sync.sync.name for sync in project.syncs()] == ["hubspot-winback", "crm-vip"]
+    assert [p.code for p in project.validate(offline=True)] == ["HG129"]
+
+
 def test_a_demo_project_is_valid_against_its_warehouse(tmp_path: Path) -> None:
     write_project(tmp_path / "demo", demo=True)
 
