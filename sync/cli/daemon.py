@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,17 +30,16 @@ def command(options: Options, workers: int, once: bool) -> int:
     finished and the rest is resumed by the next start. The second signal quits at once.
     """
     from sync.daemon import Daemon, LogObserver
+    from sync.engine.pacing import Pacers
     from sync.engine.runner import Runner
     from sync.logging import configure
 
     configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
     with opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
+        shared: dict[str, Any] = {"observer": LogObserver(), "stop": stop, "pacers": Pacers()}
 
         def runner(trigger: str, actor: str) -> Runner:
-            observer = LogObserver()
-            return Runner(
-                session.ledger, session.engine, actor=actor, trigger=trigger, observer=observer, stop=stop
-            )
+            return Runner(session.ledger, session.engine, actor=actor, trigger=trigger, **shared)
 
         daemon = Daemon(
             lambda: _load(session),

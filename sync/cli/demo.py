@@ -104,13 +104,18 @@ def _play(folder: Path) -> Story:
     from sync.templates import write_project
 
     write_project(folder, True)
-    demo_crm.free_port(folder)
-    with demo_crm.serving(folder.resolve()) as crm, chdir(folder), _as_demo():
-        story = Story(folder.resolve(), crm)
-        output.say(f"made {folder}: config.toml, mappings/, a DuckDB warehouse of 20,000 fictional people")
-        output.say(f"a small CRM answers at {demo_crm.configured(folder.resolve())}, on this machine only")
-        for chapter in (_first_run, _difference, _nothing, _loss, _approval, _trail):
-            chapter(story)
+    output.say(f"made {folder}: config.toml, mappings/, a DuckDB warehouse of 20,000 fictional people")
+    here = folder.resolve()
+    with _as_demo(), chdir(here):
+        demo_crm.free_port(here)
+        with demo_crm.serving(here) as crm:
+            output.say(f"a small CRM answers at {demo_crm.configured(here)}, on this machine only")
+            return _tell_it(Story(here, crm))
+
+
+def _tell_it(story: Story) -> Story:
+    for chapter in (_first_run, _difference, _nothing, _loss, _approval, _trail):
+        chapter(story)
     return story
 
 

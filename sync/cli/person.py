@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sync.cli import output
+from sync.cli import output, words
 from sync.cli.context import opened
 from sync.cli.options import Options
 from sync.cli.options import command as _command
@@ -26,7 +26,7 @@ def command(options: Options, identifier: str) -> None:
     with opened(options) as session:
         found: list[dict[str, Any]] = []
         for job in session.jobs():
-            found += [{"sync": job.name, **one} for one in find(session.ledger, session.engine, job, identifier)]
+            found += [_data(job.name, one) for one in find(session.ledger, session.engine, job, identifier)]
         session.ledger.record(Event(session.actor, "person.looked_up", "person", {"found": len(found)}))
         if options.json:
             output.document("person", found=found, exit_code=0)
@@ -34,6 +34,11 @@ def command(options: Options, identifier: str) -> None:
             output.say("no sync knows this person")
         else:
             _show(found)
+
+
+def _data(sync: str, one: dict[str, Any]) -> dict[str, Any]:
+    times = {name: words.iso(one.get(name)) for name in ("since", "updated")}
+    return {"sync": sync, **one, **times}
 
 
 def _show(found: list[dict[str, Any]]) -> None:

@@ -162,7 +162,10 @@ def _values(session: Session, record: RejectedRecord, *, reveal: bool) -> Any:
     from sync.engine.people import rejected_values
 
     found = rejected_values(session.engine, record)
-    return found if reveal else words.masked(found)
+    if reveal or not found:
+        return found
+    fields = session.job(record.sync).sync.fields
+    return words.masked_sample(found, frozenset(field.to for field in fields if field.pii))
 
 
 def _table(records: list[RejectedRecord], now: float) -> None:

@@ -120,11 +120,9 @@ def _counts(report: SyncReport) -> None:
     c = report.counts
     if report.status == "failed" and not report.plan:
         return
-    output.say(
-        f"  +{c.add:,} add  ~{c.update:,} update  -{c.remove:,} remove  ={c.unchanged:,} unchanged"
-        f"  ({c.members:,} members before)"
-    )
+    output.say(f"  +{c.add:,} add  ~{c.update:,} update  -{c.remove:,} remove  ={c.unchanged:,} unchanged")
     extra = {
+        "members before": c.members,
         "invalid": c.invalid,
         "waiting after a rejection": c.backed_off,
         "given up": c.given_up,

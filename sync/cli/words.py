@@ -40,7 +40,7 @@ def number(value: float | int | str | None) -> str:
 
 def cut(text: str, width: int = 72) -> str:
     """One line of at most `width` characters."""
-    line = " ".join(text.split())
+    line = " ".join(text.splitlines())
     return line if len(line) <= width else line[: width - 1] + "…"
 
 

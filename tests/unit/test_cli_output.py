@@ -73,7 +73,7 @@ def test_times_read_well():
     assert words.iso(1790834400.0) == "2026-10-01T06:00:00Z"
     assert words.age(100.0, 160.0) == "60s ago"
     assert words.due(None, 1.0) == "-"
-    assert words.cut("a  b\n" + "c" * 99, 10) == "a b ccccc…"
+    assert words.cut("a b\n" + "c" * 99, 10) == "a b ccccc…"
 
 
 def test_a_sample_shows_nobody():
