@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import os
 import re
@@ -17,7 +16,7 @@ import duckdb
 from sync.errors import SourceError
 from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import DuckDBOptions
-from sync.sources.queries import qualify, quoted, split_name
+from sync.sources.queries import closest, pick, qualify, quoted, split_name
 
 __all__ = ["DuckDBSource"]
 
@@ -108,12 +107,12 @@ class DuckDBSource(Source):
         raise SourceError(
             f"source {self.name}: {self.path.name} has no table or view '{table}'",
             code="HG202",
-            fix=_suggest(table, shown) or f"it has {', '.join(shown[:20]) or 'no tables'}",
+            fix=closest(table, shown) or f"it has {', '.join(shown[:20]) or 'no tables'}",
         )
 
     def _readings(self, table: str) -> Iterator[tuple[str, str]]:
         """What `table:` may mean, the likeliest first."""
-        parts = split_name(table)
+        parts = [part for part, _ in split_name(table)]
         if len(parts) == 3 and parts[0].lower() == self.path.stem.lower():
             yield parts[1], parts[2]
         if len(parts) == 2:
@@ -177,7 +176,7 @@ class DuckDBSource(Source):
                 f"source {self.name}: {self.path} is a folder", code="HG201", fix="name the database file in it"
             )
         near = sorted(p.name for p in self.path.parent.glob("*.d*b") if p.is_file())
-        hint = _suggest(self.path.name, near) or (f"there are {', '.join(near[:5])}" if near else "")
+        hint = closest(self.path.name, near) or (f"there are {', '.join(near[:5])}" if near else "")
         return SourceError(
             f"source {self.name}: there is no file {self.path}",
             code="HG201",
@@ -231,14 +230,8 @@ def _placed(target: tuple[str, str] | str, catalog: str, own: str) -> str:
 
 
 def _named(wanted: Sequence[str], there: Sequence[Column], relation: Relation) -> tuple[Column, ...]:
-    exact = {c.name: c for c in there}
-    folded = {c.name.lower(): c for c in reversed(there)}
-    found = {name: exact.get(name) or folded.get(name.lower()) for name in wanted}
-    for name, column in found.items():
-        if column is None:
-            fix = _suggest(name, list(exact)) or f"it has {', '.join(list(exact)[:20])}"
-            raise SourceError(f"{relation.title} has no column '{name}'", code="HG212", fix=fix)
-    return tuple(dict.fromkeys(c for c in found.values() if c is not None)) or tuple(there)
+    columns = {c.name: c for c in there}
+    return tuple(columns[name] for name in pick(wanted, list(columns), relation.title))
 
 
 def _free_name(connection: duckdb.DuckDBPyConnection, stem: str) -> str:
@@ -277,13 +270,6 @@ def _shown(schema: str, name: str) -> str:
     """The shortest text that `table:` takes for it."""
     parts = [name] if schema == "main" else [schema, name]
     return ".".join(quoted(p) if re.search(r'[".]', p) else p for p in parts)
-
-
-def _suggest(word: str, names: Sequence[str]) -> str:
-    bare = {n.rsplit(".", 1)[-1].lower(): n for n in names} | {n.lower(): n for n in names}
-    near = difflib.get_close_matches(word.lower(), bare, 1, 0.6)
-    near = near or difflib.get_close_matches(word.lower().rsplit(".", 1)[-1], bare, 1, 0.6)
-    return f"did you mean '{bare[near[0]]}'?" if near else ""
 
 
 def _first_lines(message: str) -> str:

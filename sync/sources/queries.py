@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sync.errors import SourceError
@@ -11,7 +12,7 @@ from sync.errors import SourceError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["qualify", "quoted", "single_select", "split_name"]
+__all__ = ["closest", "pick", "qualify", "quoted", "single_select", "split_name"]
 
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 
@@ -21,12 +22,40 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def split_name(name: str) -> list[str]:
-    """`schema."odd.table"` as its parts, without the quotes; one part where it cannot be read so."""
-    parts = _PART.findall(name)
-    if ".".join(parts) != name:
-        return [name]
-    return [p[1:-1].replace('""', '"') if p.startswith('"') else p for p in parts]
+def split_name(name: str) -> list[tuple[str, str]]:
+    """`schema."odd.table"` as its parts: each without its quotes, and as it was written.
+
+    One part where it cannot be read so.
+    """
+    written = _PART.findall(name)
+    if ".".join(written) != name:
+        return [(name, quoted(name))]
+    return [(p[1:-1].replace('""', '"') if p.startswith('"') else p, p) for p in written]
+
+
+def closest(word: str, names: Sequence[str]) -> str:
+    """`did you mean ...?` with the nearest name, the schema written or not; empty where none is near."""
+    bare = {n.rsplit(".", 1)[-1].lower(): n for n in names} | {n.lower(): n for n in names}
+    for wanted in (word.lower(), word.lower().rsplit(".", 1)[-1]):
+        if near := difflib.get_close_matches(wanted, bare, 1, 0.6):
+            return f"did you mean '{bare[near[0]]}'?"
+    return ""
+
+
+def pick(wanted: Sequence[str], there: Sequence[str], title: str) -> list[str]:
+    """The wanted columns as the source spells them, or all; case matters only where two differ by nothing else.
+
+    Raises `SourceError` (HG212) naming a column that is missing.
+    """
+    by_case = {name.lower(): name for name in reversed(there)}
+    found = []
+    for name in wanted:
+        column = name if name in there else by_case.get(name.lower())
+        if column is None:
+            fix = closest(name, there) or f"it has {', '.join(there[:20])}"
+            raise SourceError(f"{title} has no column '{name}'", code="HG212", fix=fix)
+        found.append(column)
+    return list(dict.fromkeys(found)) or list(there)
 
 
 def single_select(query: str, dialect: str) -> tuple[exp.Query, str]:
