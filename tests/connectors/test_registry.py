@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -101,13 +102,26 @@ def test_broken_plugins_leave_the_others_alone() -> None:
 
 def _contracts() -> set[str]:
     """Names of the connectors that have a contract class in these tests."""
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
-        if "ConnectorContract)" in path.read_text() and path.name != Path(__file__).name:
-            spec = importlib.util.spec_from_file_location(f"contract_of_{path.stem}", path)
-            assert spec is not None
-            assert spec.loader is not None
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    return {c.connector.name for c in ConnectorContract.__subclasses__() if hasattr(c, "connector")}
+    modules = [_load(path) for path in sorted(Path(__file__).parent.glob("test_*.py")) if path != Path(__file__)]
+    found = _heirs(ConnectorContract)
+    assert modules  # classes live as long as their modules
+    return {contract.connector.name for contract in found if hasattr(contract, "connector")}
+
+
+def _load(path: Path) -> ModuleType | None:
+    if "ConnectorContract" not in path.read_text():
+        return None
+    spec = importlib.util.spec_from_file_location(f"contract_of_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _heirs(contract: type[ConnectorContract]) -> set[type[ConnectorContract]]:
+    direct = set(contract.__subclasses__())
+    return direct.union(*(_heirs(one) for one in direct))
 
 
 def test_every_installed_connector_has_a_contract() -> None:

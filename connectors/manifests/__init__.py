@@ -1,0 +1,1 @@
+"""Connectors written as TOML; see `sync.sdk.manifest`."""
