@@ -128,6 +128,30 @@ def test_a_lease_that_ran_out_is_free_and_the_late_holder_is_fenced(ledger):
     assert ledger.lease(SYNC).holder == "next"
 
 
+def test_a_lease_is_not_taken_before_it_ran_out(ledger):
+    first = ledger.acquire(SYNC, "first", 0.1)
+
+    while True:
+        try:
+            taken = ledger.acquire(SYNC, "next", 30)
+            break
+        except LeaseHeld:
+            continue
+
+    assert taken.expires - 30 > first.expires - 0.001
+
+
+def test_a_process_that_took_its_own_lease_again_is_fenced_from_the_first(ledger):
+    first = ledger.acquire(SYNC, "me", 0.01)
+    time.sleep(0.02)
+    ledger.acquire(SYNC, "me", 30)
+
+    with pytest.raises(Fenced):
+        ledger.remember(first, "x", "y")
+    with pytest.raises(Fenced):
+        ledger.renew(first, 30)
+
+
 def test_a_lease_that_ran_out_and_that_nobody_took_may_go_on(ledger):
     late = ledger.acquire(SYNC, "late", 0.01)
     time.sleep(0.02)
