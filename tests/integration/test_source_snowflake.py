@@ -1,0 +1,446 @@
+"""The Snowflake source through the real connector, against a local server that speaks its protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from datetime import time as clock_time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from sync.errors import SourceError
+from sync.sources import open_source
+from sync.sources.base import Column, Relation, Source
+
+SERVER = Path(__file__).with_name("snowflake_server.py")
+PACKAGES = ["fakesnow[server]==0.12.*", "snowflake-connector-python==4.8.*"]
+
+TABLE = """
+CREATE OR REPLACE TABLE {name} (id NUMBER, big NUMBER(30, 0), small NUMBER(9, 0), amount NUMBER(20, 4),
+    email VARCHAR, born DATE, seen TIMESTAMP_NTZ, at_ TIMESTAMP_TZ, ok BOOLEAN, score FLOAT, tags VARIANT, raw BINARY, hour TIME,
+    "Mixed ""x" VARCHAR)
+"""
+ROW = """
+INSERT INTO {name} SELECT 987654321098, 987654321098765432109876543210, 7, 1234567890123456.7891,
+    'ann@acme.example', '2020-02-29'::DATE,
+    '2020-01-01 10:00:00.123456'::TIMESTAMP_NTZ, '2020-01-01 10:00:00 +02:00'::TIMESTAMP_TZ, TRUE, 1.5,
+    PARSE_JSON('{{"a":[1,2]}}'), TO_BINARY('AB', 'HEX'), '10:00:01'::TIME, 'odd'
+"""
+
+
+def unavailable(reason: str) -> None:
+    """Skip on somebody's machine; fail where the tests are the gate."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def server_python(request: pytest.FixtureRequest) -> Path:
+    """The interpreter of an environment that has the server; made once and kept in pytest's cache."""
+    folder = (
+        Path(request.config.cache.mkdir("snowflake-server")) / f"py{sys.version_info.minor}-{PACKAGES[0][-6:-2]}"
+    )
+    python, done = folder / "bin" / "python", folder / "done"
+    if done.exists():
+        return python
+    uv = shutil.which("uv")
+    if uv is None:
+        unavailable("uv is not installed: it makes the Snowflake server's environment")
+    shutil.rmtree(folder, ignore_errors=True)
+    for command in (
+        ["venv", "-q", "--python", sys.executable, str(folder)],
+        ["pip", "install", "-q", "--python", str(python), *PACKAGES],
+    ):
+        # The project's own constraints must not reach in, so not from a folder of it.
+        made = subprocess.run(
+            [str(uv), *command], capture_output=True, text=True, timeout=170, check=False, cwd=folder.anchor
+        )
+        if made.returncode:
+            unavailable(f"the Snowflake server cannot be installed: {made.stderr[-300:]}")
+    done.touch()
+    return python
+
+
+@pytest.fixture(scope="session")
+def port(server_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = int(free.getsockname()[1])
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    with log.open("wb") as out:
+        command = [str(server_python), str(SERVER), str(number)]
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        try:
+            deadline = time.monotonic() + 60
+            while not answers(number):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    unavailable(f"the Snowflake server does not start: {log.read_text()[-500:]}")
+                time.sleep(0.1)
+            yield number
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def seen(port: int) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/seen") as answer:
+        return dict(json.load(answer))
+
+
+def options(port: int, **more: Any) -> dict[str, Any]:
+    given = {
+        "type": "snowflake",
+        "account": "test",
+        "user": "loader",
+        "password": "canary-password",
+        "host": "127.0.0.1",
+        "port": port,
+        "protocol": "http",
+        "database": "db1",
+        "schema": "marts",
+        "login_timeout": 5,
+        **more,
+    }
+    return {k: v for k, v in given.items() if v is not None}
+
+
+@pytest.fixture
+def source(port: int, tmp_path: Path) -> Iterator[Any]:
+    made: Any = open_source("warehouse", options(port, role="READER", warehouse="WH"), tmp_path)
+    yield made
+    made._sign_out()
+
+
+def run(source: Any, *statements: str) -> None:
+    """Write to the warehouse as somebody else would."""
+    with source._cursor("setting up") as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+@pytest.fixture
+def table(source: Any) -> str:
+    name = f"vip_{uuid.uuid4().hex[:6]}"
+    run(source, TABLE.format(name=name), ROW.format(name=name))
+    return name
+
+
+def staged(source: Source, relation: Relation, columns: list[str], spool: Path) -> tuple[Any, list[Any]]:
+    connection = duckdb.connect(":memory:")
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        with source.stage(connection, relation, columns, spool) as found:
+            cursor = connection.execute(f"SELECT * FROM {found.sql}")
+            types = [Column(d[0], str(d[1])) for d in cursor.description or []]
+            rows = cursor.fetchall()
+            assert connection.execute(f"SELECT count(*) FROM {found.sql}").fetchall() == [(len(rows),)]
+            assert tuple(types) == found.columns
+        return found, rows
+    finally:
+        connection.close()
+
+
+def refused(source: Source, relation: Relation) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        source.columns(relation)
+    return caught.value
+
+
+def test_check_says_who_we_are(source: Source) -> None:
+    assert source.check() == "Snowflake test: user as role on warehouse"
+
+
+def test_the_session_is_as_configured(source: Source, port: int) -> None:
+    source.check()
+    login = seen(port)["logins"][-1]
+
+    assert login["LOGIN_NAME"] == "loader"
+    assert login["url"]["warehouse"] == "WH"
+    assert login["url"]["roleName"] == "READER"
+    parameters = login["SESSION_PARAMETERS"]
+    assert parameters["QUERY_TAG"] == "headgate"
+    assert parameters["TIMEZONE"] == "UTC"
+    assert str(parameters["STATEMENT_TIMEOUT_IN_SECONDS"]) == "3600"
+
+
+def test_columns_have_the_types_their_values_arrive_in(source: Source, table: str) -> None:
+    assert source.columns(Relation(table=f"marts.{table}")) == (
+        Column("ID", "DECIMAL(38,0)"),
+        Column("BIG", "DECIMAL(30,0)"),
+        Column("SMALL", "BIGINT"),
+        Column("AMOUNT", "DECIMAL(20,4)"),
+        Column("EMAIL", "VARCHAR"),
+        Column("BORN", "DATE"),
+        Column("SEEN", "TIMESTAMP"),
+        Column("AT_", "TIMESTAMP WITH TIME ZONE"),
+        Column("OK", "BOOLEAN"),
+        Column("SCORE", "DOUBLE"),
+        Column("TAGS", "VARCHAR"),
+        Column("RAW", "BLOB"),
+        Column("HOUR", "TIME"),
+        Column('Mixed "x', "VARCHAR"),
+    )
+
+
+def test_every_type_arrives_without_loss(source: Source, table: str, tmp_path: Path) -> None:
+    _, rows = staged(source, Relation(table=table), [], tmp_path / "spool")
+
+    assert rows == [
+        (
+            Decimal(987654321098),
+            Decimal("987654321098765432109876543210"),
+            7,
+            Decimal("1234567890123456.7891"),
+            "ann@acme.example",
+            date(2020, 2, 29),
+            datetime(2020, 1, 1, 10, 0, 0, 123456),  # noqa: DTZ001 - the column has no zone
+            datetime(2020, 1, 1, 8, 0, tzinfo=UTC),
+            True,
+            1.5,
+            '{"a":[1,2]}',
+            b"\xab",
+            clock_time(10, 0, 1),
+            "odd",
+        )
+    ]
+
+
+def test_far_dates_arrive_as_they_are(source: Source, tmp_path: Path) -> None:
+    query = "SELECT '9999-12-31 23:59:59'::TIMESTAMP_NTZ AS a, '0001-01-01 00:00:00'::TIMESTAMP_NTZ AS b"
+    _, rows = staged(source, Relation(query=query), [], tmp_path)
+
+    assert rows == [(datetime(9999, 12, 31, 23, 59, 59), datetime(1, 1, 1))]  # noqa: DTZ001
+
+
+def test_nulls_arrive_as_nulls(source: Source, tmp_path: Path) -> None:
+    query = "SELECT NULL::NUMBER(9, 0) AS a, NULL::NUMBER(9, 2) AS b, NULL::VARCHAR AS c, NULL::DATE AS d"
+    _, rows = staged(source, Relation(query=query), [], tmp_path)
+
+    assert rows == [(None, None, None, None)]
+
+
+def test_no_rows_still_have_their_types(source: Source, table: str, tmp_path: Path) -> None:
+    found, rows = staged(source, Relation(query=f"SELECT * FROM {table} WHERE id = 0"), [], tmp_path)
+
+    assert rows == []
+    assert found.columns[1:3] == (Column("BIG", "DECIMAL(30,0)"), Column("SMALL", "BIGINT"))
+
+
+def test_only_the_columns_asked_for_leave_the_warehouse(
+    source: Source, table: str, tmp_path: Path, port: int
+) -> None:
+    found, rows = staged(source, Relation(table=table), ["email", 'Mixed "x'], tmp_path)
+
+    assert rows == [("ann@acme.example", "odd")]
+    assert [c.name for c in found.columns] == ["EMAIL", 'Mixed "x']
+    assert seen(port)["queries"][-1] == f'SELECT "EMAIL", "Mixed ""x" FROM "{table.upper()}"'
+
+
+def test_the_spool_file_is_ours_alone_and_goes(source: Source, table: str, tmp_path: Path) -> None:
+    connection = duckdb.connect(":memory:")
+    with source.stage(connection, Relation(table=table), ["id"], tmp_path / "spool"):
+        (file,) = (tmp_path / "spool").iterdir()
+        mode = stat.S_IMODE(file.stat().st_mode)
+    connection.close()
+
+    assert mode == 0o600
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_many_rows_are_streamed(source: Source, tmp_path: Path) -> None:
+    query = "SELECT seq4() AS n, 'p' || seq4() AS name FROM TABLE(GENERATOR(ROWCOUNT => 50000))"
+    _, rows = staged(source, Relation(query=query), [], tmp_path)
+
+    assert len(rows) == 50_000
+    assert len({r[0] for r in rows}) == 50_000
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT email FROM {table};", "WITH v AS (SELECT * FROM {table}) SELECT email FROM v -- the end"]
+)
+def test_a_query_is_a_relation(source: Source, table: str, tmp_path: Path, query: str) -> None:
+    _, rows = staged(source, Relation(query=query.format(table=table)), ["email"], tmp_path)
+
+    assert rows == [("ann@acme.example",)]
+
+
+@pytest.mark.parametrize("query", ["DELETE FROM {table}", "SELECT 1; DROP TABLE {table}", "SHOW TABLES"])
+def test_only_a_single_select_is_a_query(source: Source, table: str, query: str) -> None:
+    assert refused(source, Relation(query=query.format(table=table))).code == "HG204"
+
+
+def test_tables_are_listed_as_mappings_write_them(source: Any, table: str) -> None:
+    run(source, 'CREATE OR REPLACE TABLE "Odd one" (a NUMBER)')
+    names = source.tables()
+
+    assert f"marts.{table}" in names
+    assert 'marts."Odd one"' in names
+    assert source.columns(Relation(table='marts."Odd one"')) == (Column("A", "DECIMAL(38,0)"),)
+
+
+def test_a_missing_table_is_named_with_the_nearest(source: Source, table: str) -> None:
+    error = refused(source, Relation(table=f"marts.{table}x"))
+
+    assert error.code == "HG202"
+    assert error.fix == f"did you mean 'marts.{table}'?"
+
+
+def test_a_missing_column_is_named_with_the_nearest(source: Source, table: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no column 'emial'") as caught:
+        staged(source, Relation(table=table), ["emial"], tmp_path)
+
+    assert (caught.value.code, caught.value.fix) == ("HG212", "did you mean 'EMAIL'?")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        ("000606", "HG206", "no warehouse"),
+        ("090073", "HG206", "suspended"),
+        ("000630", "HG208", "took too long"),
+        ("003001", "HG207", "may not read"),
+    ],
+)
+def test_a_refused_query_says_why_and_what_to_do(source: Source, number: str, code: str, words: str) -> None:
+    error = refused(source, Relation(query=f"SELECT 1 AS refuse_{number}"))
+
+    assert error.code == code
+    assert words in error.message
+    assert f"error {number}" in error.message
+    assert error.fix
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        ("390100", "HG205", "password is wrong"),
+        ("390144", "HG205", "the key is not accepted"),
+        ("390189", "HG207", "role does not exist"),
+        ("390318", "HG205", "token is invalid or has expired"),
+        ("390422", "HG205", "network policy"),
+    ],
+)
+def test_a_refused_sign_in_says_why_and_what_to_do(
+    port: int, tmp_path: Path, number: str, code: str, words: str
+) -> None:
+    source = open_source("warehouse", options(port, user=f"refuse_{number}"), tmp_path)
+    with pytest.raises(SourceError) as caught:
+        source.check()
+    error = caught.value
+
+    assert error.code == code
+    assert words in error.message
+    assert error.message.startswith("source warehouse: signing in: ")
+    assert "canary-password" not in f"{error.message} {error.fix} {error.__cause__}"
+
+
+def test_an_unreachable_server_is_told_within_the_limit(tmp_path: Path) -> None:
+    source = open_source("warehouse", options(1, login_timeout=1), tmp_path)
+    start = time.monotonic()
+    with pytest.raises(SourceError, match="cannot be reached") as caught:
+        source.check()
+
+    assert caught.value.code == "HG200"
+    assert time.monotonic() - start < 10
+
+
+def key_pem(passphrase: bytes | None) -> str:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    key = rsa.generate_private_key(65537, 2048)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption).decode()
+
+
+@pytest.mark.parametrize("passphrase", [None, "canary phrase"])
+def test_a_key_pair_signs_in(port: int, tmp_path: Path, passphrase: str | None) -> None:
+    pem = key_pem(passphrase.encode() if passphrase else None)
+    given = options(port, password=None, private_key=pem, private_key_passphrase=passphrase)
+    source: Any = open_source("warehouse", given, tmp_path)
+    source.check()
+    source._sign_out()
+    login = seen(port)["logins"][-1]
+
+    assert login["AUTHENTICATOR"] == "SNOWFLAKE_JWT"
+    assert login["TOKEN"] == "given"
+    assert "PASSWORD" not in login
+
+
+def test_an_oauth_token_signs_in(port: int, tmp_path: Path) -> None:
+    source: Any = open_source("warehouse", options(port, password=None, token="canary-token"), tmp_path)
+    source.check()
+    source._sign_out()
+
+    assert seen(port)["logins"][-1]["AUTHENTICATOR"] == "OAUTH"
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "given", "words"),
+    [
+        (b"right", "wrong", "passphrase do not fit"),
+        (b"right", None, "needs `private_key_passphrase`"),
+        (None, "one too many", "needs no passphrase"),
+    ],
+)
+def test_a_key_that_cannot_be_read_is_told(
+    tmp_path: Path, passphrase: bytes | None, given: str | None, words: str
+) -> None:
+    chosen = options(1, password=None, private_key=key_pem(passphrase), private_key_passphrase=given)
+    with pytest.raises(SourceError, match=words) as caught:
+        open_source("warehouse", chosen, tmp_path).check()
+
+    assert caught.value.code == "HG205"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"password": None}, "give `private_key`, `token` or `password`"),
+        ({"token": "t"}, "not `token` and `password`"),
+        ({"authenticator": "snowflake_jwt"}, "needs `private_key`"),
+        ({"host": "example.com"}, "shows the secret"),
+        ({"user": None}, "give `user`"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(tmp_path: Path, more: dict[str, Any], words: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_source("warehouse", options(1, **more), tmp_path)
+
+    assert words in caught.value.message
+    assert "canary" not in caught.value.message
+
+
+def test_one_sign_in_serves_many_statements(source: Any, table: str, port: int) -> None:
+    before = len(seen(port)["logins"])
+    for _ in range(3):
+        source.columns(Relation(table=table))
+
+    assert len(seen(port)["logins"]) == before
+
+
+def test_nothing_is_told_to_the_vendor(source: Source, port: int) -> None:
+    source.check()
+
+    assert "telemetry" not in seen(port)["queries"]
