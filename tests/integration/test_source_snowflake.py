@@ -31,8 +31,8 @@ PACKAGES = ["fakesnow[server]==0.12.*", "snowflake-connector-python==4.8.*"]
 
 TABLE = """
 CREATE OR REPLACE TABLE {name} (id NUMBER, big NUMBER(30, 0), small NUMBER(9, 0), amount NUMBER(20, 4),
-    email VARCHAR, born DATE, seen TIMESTAMP_NTZ, at_ TIMESTAMP_TZ, ok BOOLEAN, score FLOAT, tags VARIANT, raw BINARY,
-    hour TIME, "Mixed ""x" VARCHAR)
+    email VARCHAR, born DATE, seen TIMESTAMP_NTZ, at_ TIMESTAMP_TZ, ok BOOLEAN, score FLOAT, tags VARIANT,
+    raw BINARY, hour TIME, "Mixed ""x" VARCHAR)
 """
 ROW = """
 INSERT INTO {name} SELECT 987654321098, 987654321098765432109876543210, 7, 1234567890123456.7891,
