@@ -264,6 +264,11 @@ class ObjectManifest(Strict):
             raise ValueError("give either `actions`, one an op, or `mixed`")
         if self.mixed is not None and not self.mixed.lists:
             raise ValueError("`mixed` has no `lists`: which op goes under which key?")
+        one_by_one = any(action.per == "record" for action in self.all_actions())
+        if one_by_one and not self.idempotent and self.limits.batch_size != 1:
+            raise ValueError(
+                "not idempotent and `per` record: set `limits.batch_size = 1`, or a replay repeats records"
+            )
         names = {f.name for f in self.fields}
         for action in self.all_actions():
             for wanted in filter(None, (action.value, getattr(action.answer, "match", ""))):

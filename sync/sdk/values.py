@@ -41,9 +41,9 @@ def text(value: Value) -> str:
     return dumps(value).decode() if isinstance(value, dict | list | tuple) else str(value)
 
 
-_EMAIL = re.compile(r"([\w.+%'-])[\w.+%'-]*@([\w-]+(?:\.[\w-]+)+)")
+_EMAIL = re.compile(r"([\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]{0,64}@([\w-]+(?:\.[\w-]+)+)")
 _DIGITS = re.compile(r"\+?\d(?:[ ().-]{0,2}\d){5,}")
-_HEX = re.compile(r"\b[0-9a-fA-F]{16,}\b")
+_HEX = re.compile(r"\b(?=\w*[a-fA-F])[0-9a-fA-F]{16,}\b")
 
 
 def mask(evidence: str) -> str:

@@ -15,6 +15,7 @@ import ssl
 import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -158,6 +159,28 @@ class _Backend(httpcore.NetworkBackend):
         raise failure
 
 
+class _Proxies:
+    """The proxies of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), read once; loopback needs none."""
+
+    def __init__(self) -> None:
+        self._by_scheme = urllib.request.getproxies()
+        self._direct: dict[str, bool] = {}
+
+    def of(self, scheme: str, host: str) -> str | None:
+        """The address of the proxy for a host; None where it is asked directly."""
+        if not self._by_scheme:
+            return None
+        if host not in self._direct:
+            loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+            self._direct[host] = loopback or bool(urllib.request.proxy_bypass(host))
+        return None if self._direct[host] else self._by_scheme.get(scheme)
+
+
+def _proxy(address: str) -> httpcore.Proxy:
+    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    return httpcore.Proxy(str(proxy.url), auth=proxy.raw_auth)
+
+
 class Transport(httpx.BaseTransport):
     """Sends a request and reads its whole answer within `timeout` seconds; thread-safe.
 
@@ -170,7 +193,8 @@ class Transport(httpx.BaseTransport):
         self._deadline = _Deadline()
         self._connections = connections
         self._lock = threading.Lock()
-        self._pools: dict[bool, httpcore.ConnectionPool] = {}
+        self._proxies = _Proxies()
+        self._pools: dict[tuple[bool, str | None], httpcore.ConnectionPool] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """One request, one answer, read to its end."""
@@ -192,7 +216,8 @@ class Transport(httpx.BaseTransport):
         raise failure  # out here, so that no cause or context can quote the peer
 
     def _exchange(self, request: httpx.Request) -> httpx.Response:
-        answer = self._pool(request.url.scheme == "https").handle_request(
+        proxy = self._proxies.of(request.url.scheme, request.url.host)
+        answer = self._pool(request.url.scheme == "https", proxy).handle_request(
             httpcore.Request(
                 method=request.method,
                 url=httpcore.URL(
@@ -211,18 +236,19 @@ class Transport(httpx.BaseTransport):
         finally:
             answer.close()
 
-    def _pool(self, tls: bool) -> httpcore.ConnectionPool:
+    def _pool(self, tls: bool, proxy: str | None) -> httpcore.ConnectionPool:
         """The pool for `https` or `http`: only the first needs the (slow to load) trusted certificates."""
         with self._lock:
-            if tls not in self._pools:
-                self._pools[tls] = httpcore.ConnectionPool(
+            if (tls, proxy) not in self._pools:
+                self._pools[tls, proxy] = httpcore.ConnectionPool(
                     ssl_context=httpx.create_ssl_context() if tls else None,
+                    proxy=None if proxy is None else _proxy(proxy),
                     max_connections=self._connections,
                     max_keepalive_connections=self._connections,
                     keepalive_expiry=_IDLE,
                     network_backend=_Backend(self._deadline),
                 )
-            return self._pools[tls]
+            return self._pools[tls, proxy]
 
     def close(self) -> None:
         """Close every connection."""

@@ -311,6 +311,25 @@ def test_a_kept_connection_that_the_peer_closed_is_not_used_again() -> None:
             time.sleep(0.02)
 
 
+def test_a_proxy_of_the_environment_is_used_but_not_for_the_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def proxy(sock: socket.socket) -> None:
+        asked.append(sock.recv(1 << 16))
+        sock.sendall(OK)
+
+    with serving(proxy) as port, serving(_answering(OK)) as direct:
+        monkeypatch.setenv("HTTP_PROXY", f"http://ana:pw@127.0.0.1:{port}")
+        monkeypatch.setenv("http_proxy", f"http://ana:pw@127.0.0.1:{port}")
+        client = _real(direct)
+        client.get("/")
+        client.get("http://api.acme.example/people")
+
+    (request,) = asked
+    assert request.startswith(b"GET http://api.acme.example/people HTTP/1.1")
+    assert b"Basic YW5hOnB3" in request
+
+
 def test_the_hook_is_called_before_each_request_and_can_stop_it() -> None:
     seen: list[httpx.Request] = []
     client = _client(lambda request: seen.append(request) or httpx.Response(200))  # type: ignore[func-returns-value]

@@ -405,6 +405,17 @@ def test_a_record_at_a_time_cannot_be_answered_by_lists() -> None:
         read_manifest(_actions(f'path = "/p"\nper = "record"\n{ROWS}'), "acme.toml")
 
 
+def test_what_must_not_be_repeated_is_sent_a_record_a_batch() -> None:
+    text = _actions(f'path = "/p"\nper = "record"\n{CODE}').replace(
+        'title = "Member"', 'title = "M"\nidempotent = false'
+    )
+
+    with pytest.raises(ProjectError, match="batch_size = 1"):
+        read_manifest(text, "acme.toml")
+
+    assert read_manifest(text.replace("batch_size = 50", "batch_size = 1"), "acme.toml").name == "acme"
+
+
 def test_a_manifest_can_be_a_file_anywhere(tmp_path: Path) -> None:
     (tmp_path / "acme.toml").write_text(GOOD)
 
