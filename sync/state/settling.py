@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ __all__ = ["SettleLedger", "present"]
 
 _batch, _run, _dirty, _rejected = tables.batch.c, tables.run.c, tables.dirty.c, tables.rejected.c
 
+_COMPLETED = (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS)
 _UNDER_WAY = (BatchState.INTENT.value, BatchState.JOB.value)
 
 
@@ -34,8 +35,10 @@ def _replacing(table: sa.Table) -> Any:
 
 _PUT_REJECTED = _replacing(tables.rejected)
 _PUT_DIRTY = _replacing(tables.dirty)
-_REMOVED = select(func.coalesce(func.sum(_batch.applied + _batch.accepted), 0)).where(
-    _batch.run == bindparam("run"), _batch.op == Op.REMOVE.value, _batch.state == BatchState.ACKED.value
+_ANSWERED = (
+    select(_batch.op, func.sum(_batch.applied + _batch.accepted).label("records"))
+    .where(_batch.run == bindparam("run"), _batch.state == BatchState.ACKED.value)
+    .group_by(_batch.op)
 )
 
 
@@ -43,25 +46,22 @@ class SettleLedger(LeaseLedger):
     """Ends runs, and names generations."""
 
     def finish(self, lease: Lease, run: str, settlement: Settlement) -> None:
-        """End an open run: see `Settlement`. Planned batches become cancelled.
+        """End an open run: see `Settlement`.
 
-        Raises `Fenced` where the current generation is not the one before `settlement.generation`, and
-        `StateError` where a request may still be under way: such a batch is acknowledged or parked first.
-        `counts["removed"]` says how many removals were acknowledged; without it, those of batches that hold
-        nothing but removals are counted.
+        Planned batches become cancelled. Those without an answer are parked: their records are unknown. A run
+        with such batches cannot be completed, that raises `StateError`. Raises `Fenced` where the current
+        generation is not the one before `settlement.generation`.
         """
         with self._fenced(lease) as connection:
             found = connection.execute(OPEN, {"sync": lease.sync}).first()
             if found is None or found.id != run:
                 raise out_of_order(f"run {run} of {lease.sync} is not open: it cannot end")
-            _refuse_under_way(connection, run)
+            if settlement.status in _COMPLETED:
+                _refuse_under_way(connection, run)
             if settlement.generation is not None:
                 _name(connection, lease, settlement.generation)
-            removed = settlement.counts.get("removed")
-            if removed is None:
-                removed = connection.execute(_REMOVED, {"run": run}).scalar_one()
-            _set_batches(connection, run, (BatchState.PLANNED.value,), BatchState.CANCELLED)
-            _end(connection, run, settlement, removed)
+            _close_batches(connection, run)
+            _end(connection, run, settlement, _removed(connection, run, settlement.counts))
             self._settle_rest(connection, lease.sync, found, settlement)
             self._record(connection, settlement.events)
 
@@ -100,8 +100,7 @@ class SettleLedger(LeaseLedger):
                 connection.execute(delete(table).where(table.c.sync == lease.sync))
             found = connection.execute(OPEN, {"sync": lease.sync}).first()
             if found is not None:
-                _set_batches(connection, found.id, (BatchState.PLANNED.value,), BatchState.CANCELLED)
-                _set_batches(connection, found.id, _UNDER_WAY, BatchState.PARKED)
+                _close_batches(connection, found.id)
                 ended = update(tables.run).where(_run.id == found.id)
                 connection.execute(ended.values(status=RunStatus.CANCELLED.value, finished_at=NOW))
             self._record(connection, events)
@@ -130,14 +129,28 @@ def _refuse_under_way(connection: sa.Connection, run: str) -> None:
     query = select(_batch.number).where(_batch.run == run, _batch.state.in_(_UNDER_WAY)).limit(1)
     batch = connection.execute(query).scalar()
     if batch is not None:
-        raise out_of_order(f"run {run} cannot end: a request of its batch {batch} may still be under way")
+        raise out_of_order(f"run {run} cannot be completed: a request of its batch {batch} may still be under way")
 
 
-def _set_batches(connection: sa.Connection, run: str, states: Sequence[str], state: BatchState) -> None:
-    values: dict[str, Any] = {"state": state.value}
-    if state is BatchState.PARKED:
-        values["unknown"] = _batch.last - _batch.first + 1
-    connection.execute(update(tables.batch).where(_batch.run == run, _batch.state.in_(states)).values(values))
+def _close_batches(connection: sa.Connection, run: str) -> None:
+    """What was never sent is cancelled; what has no answer is parked, its attempts stay unsettled."""
+    these = update(tables.batch).where(_batch.run == run)
+    never_sent, no_answer = _batch.state == BatchState.PLANNED.value, _batch.state.in_(_UNDER_WAY)
+    connection.execute(these.where(never_sent).values(state=BatchState.CANCELLED.value))
+    size = _batch.last - _batch.first + 1
+    connection.execute(these.where(no_answer).values(state=BatchState.PARKED.value, unknown=size))
+
+
+def _removed(connection: sa.Connection, run: str, counts: Mapping[str, int]) -> int:
+    """Removals that the destination acknowledged.
+
+    A batch of mixed ops does not say how many of its records are removals: then at most as many as were planned
+    (`counts["remove"]`), for too many is the safe side of what is judged by them.
+    """
+    answered = {row.op: row.records for row in connection.execute(_ANSWERED, {"run": run})}
+    removed = int(answered.get(Op.REMOVE.value, 0))
+    mixed = int(answered.get("mixed", 0))
+    return min(removed + mixed, counts.get("remove", removed + mixed)) if mixed else removed
 
 
 def _end(connection: sa.Connection, run: str, settlement: Settlement, removed: int) -> None:

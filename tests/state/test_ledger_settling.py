@@ -91,7 +91,7 @@ def test_a_run_ends_once(ledger, lease, planned):
         ledger.finish(lease, "r1", DONE)
 
 
-def test_a_run_does_not_end_while_a_request_may_be_under_way(ledger, lease, planned):
+def test_a_run_is_not_completed_while_a_request_may_be_under_way(ledger, lease, planned):
     ledger.intend(lease, "r1", 1, 5)
     with pytest.raises(StateError, match="batch 1 may still be under way"):
         ledger.finish(lease, "r1", DONE)
@@ -102,6 +102,17 @@ def test_a_run_does_not_end_while_a_request_may_be_under_way(ledger, lease, plan
         ledger.finish(lease, "r1", DONE)
 
     assert ledger.open_run(SYNC) is not None
+
+
+def test_a_run_that_is_stopped_parks_what_has_no_answer(ledger, lease, make, planned):
+    attempt = ledger.intend(lease, "r1", 1, 5)
+
+    ledger.finish(lease, "r1", Settlement(RunStatus.STOPPED, {}))
+
+    states = [(b.state, b.unknown) for b in ledger.batches("r1")]
+    assert states == [(BatchState.ACKED, 0), (BatchState.PARKED, 10), (BatchState.CANCELLED, 0)]
+    assert ledger.attempts("r1") == [attempt]
+    assert ledger.barrier(SYNC, "r2") == attempt.alive_until
 
 
 def test_a_lost_lease_ends_no_run(ledger, lease, planned, make):
@@ -213,9 +224,10 @@ def test_acknowledged_removals_that_nobody_approved_add_up(ledger, lease, make):
     _removals(ledger, lease, make, "r1")
     _removals(ledger, lease, make, "r2", approved=True)
     _removals(ledger, lease, make, "r3", op="add")
-    _removals(ledger, lease, make, "r4", op="mixed", counts={"removed": 4})
+    _removals(ledger, lease, make, "r4", op="mixed", counts={"remove": 4})
+    _removals(ledger, lease, make, "r5", op="mixed", counts={"remove": 400})
 
-    assert ledger.removed_since(SYNC, before) == 14
+    assert ledger.removed_since(SYNC, before) == 10 + 4 + 10
     assert ledger.removed_since(SYNC, ledger.now() + 1) == 0
     assert ledger.removed_since("another", before) == 0
 
