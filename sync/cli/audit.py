@@ -106,12 +106,16 @@ def export(options: Options, out: Path | None) -> None:
 
 
 def event_line(event: Any) -> str:
-    """An event for people: when, who, what, on what, why."""
-    data = dict(event.data)
-    reason = f'  "{data.pop("reason")}"' if data.get("reason") else ""
-    rest = ", ".join(f"{k}={v}" for k, v in data.items() if not isinstance(v, dict | list))
-    line = f"#{event.seq} {words.moment(event.at)} {event.actor} {event.action} {event.object}{reason}"
-    return line + (f"  {words.cut(rest, 60)}" if rest else "")
+    """An event for people: when, what, on what; and below who, why, and the figures that are not 0."""
+    data = {k: v for k, v in event.data.items() if v not in (0, "", None, [], {}) and k != "digest"}
+    reason = f': "{data.pop("reason")}"' if "reason" in data else ""
+    rest = ", ".join(f"{k}={_short(v)}" for k, v in data.items())
+    line = f"#{event.seq} {words.moment(event.at)}  {event.action}  {event.object}\n    by {event.actor}{reason}"
+    return line + (f"\n    {words.cut(rest, 74)}" if rest else "")
+
+
+def _short(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _data(event: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from sync.cli import words
 from sync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,5 +78,7 @@ def counts(crm: Crm) -> str:
     """What reached it so far."""
     if not crm.requests:
         return f"{len(crm.people):,} people, no request so far"
-    sent = ", ".join(f"{crm.records[op]:,} {op} in {crm.requests[op]:,} requests" for op in crm.requests)
+    sent = ", ".join(
+        f"{crm.records[op]:,} {op} in {words.several(crm.requests[op], 'request')}" for op in crm.requests
+    )
     return f"{len(crm.people):,} people; received {sent}"

@@ -159,5 +159,9 @@ def _source(job: SyncJob) -> Check:
 
 
 def _destination(job: SyncJob) -> Check:
-    job.connect(lambda: None).check()
+    connector = job.connect(lambda: None)
+    try:
+        connector.check()
+    finally:
+        connector.http.close()
     return Check(f"destination {job.destination}", True, "answers, and takes our credentials")

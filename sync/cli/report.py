@@ -135,7 +135,8 @@ def _counts(report: SyncReport) -> None:
 
 def _outcomes(report: SyncReport) -> str:
     parts = [f"{getattr(report, name):,} {name}" for name in _OUTCOMES[:5] if getattr(report, name)]
-    sent = f"{report.requests:,} requests" + (f", {report.retries:,} retries" if report.retries else "")
+    sent = words.several(report.requests, "request")
+    sent += f", {words.several(report.retries, 'retry')}" if report.retries else ""
     return f"{', '.join(parts) or 'nothing delivered'}  ({sent}, {format_duration_fine(report.wall_s)})"
 
 
@@ -159,9 +160,8 @@ def _verdicts(verdicts: Iterable[Verdict]) -> None:
         what = {VerdictAnswer.HOLD: "held", VerdictAnswer.HOLD_REMOVALS: "removals held"}.get(
             verdict.answer, "warning"
         )
-        output.say(f"  {what} by {verdict.guardrail}: {verdict.message}", kind="")
-        if verdict.limit is not None and verdict.value is not None:
-            output.say(f"      limit {words.number(verdict.limit)}, this plan {words.number(verdict.value)}")
+        output.say(f"  {what} by {verdict.guardrail}:")
+        output.say(f"    {verdict.message}")
 
 
 def sample_lines(samples: Iterable[dict[str, Any]]) -> list[str]:
@@ -171,7 +171,8 @@ def sample_lines(samples: Iterable[dict[str, Any]]) -> list[str]:
     for sample in samples:
         op = str(sample.get("op", ""))
         who = ", ".join(f"{k}={_text(v)}" for k, v in (sample.get("identifiers") or {}).items())
-        lines.append(f"  {signs.get(op, ' ')} {words.cut(f'{who}  {_change(sample)}', 74)}".rstrip())
+        what = "" if op == "remove" else _change(sample)
+        lines.append(f"  {signs.get(op, ' ')} {words.cut(f'{who}  {what}', 74)}".rstrip())
     return lines
 
 

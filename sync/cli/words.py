@@ -8,7 +8,7 @@ from typing import Any
 
 from sync.durations import format_duration
 
-__all__ = ["age", "cut", "due", "iso", "masked", "masked_sample", "moment", "number"]
+__all__ = ["age", "cut", "due", "iso", "masked", "masked_sample", "moment", "number", "several"]
 
 
 def iso(at: float | None) -> str | None:
@@ -36,6 +36,12 @@ def number(value: float | int | str | None) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}".removesuffix(".0")
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "-")
+
+
+def several(count: int, noun: str) -> str:
+    """`1 request`, `2,000 requests`, `3 retries`."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def cut(text: str, width: int = 72) -> str:

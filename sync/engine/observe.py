@@ -82,7 +82,7 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
     ):
         lock_down(connection)
         compiled = _compile(connection, job, staged.sql, staged.columns)
-        same = generation.number == 0 or generation.probe == connection.execute(PROBE).fetchall()[0][0]
+        same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
         members = relation(folder, generation, compiled.identifiers)
         if not same:
             members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"

@@ -145,7 +145,7 @@ class Planner:
             accepted=state.refreshes(name, accepted=True, limit=10),
             nulled=self._nulled(seen, frozen) if counts.update else {},
             removed_7d=state.removed_since(name, self.now - _WEEK),
-            first_run=seen.generation.number == 0,
+            first_run=seen.generation.blank,
             first_run_allowed=self.first_run_allowed,
             same_function=seen.same_function,
             definition_moved=self._moved(),

@@ -146,6 +146,11 @@ class Generation:
     at: float = 0.0
     digests: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file
 
+    @property
+    def blank(self) -> bool:
+        """Is nothing remembered: the sync never delivered anything, or was reset since."""
+        return self.base is None and self.delta is None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

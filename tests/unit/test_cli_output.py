@@ -69,6 +69,11 @@ def test_numbers_read_well(value, text):
     assert words.number(value) == text
 
 
+@pytest.mark.parametrize(("count", "text"), [(1, "1 retry"), (0, "0 retries"), (2000, "2,000 retries")])
+def test_one_is_not_several(count, text):
+    assert words.several(count, "retry") == text
+
+
 def test_times_read_well():
     assert words.iso(1790834400.0) == "2026-10-01T06:00:00Z"
     assert words.age(100.0, 160.0) == "60s ago"

@@ -79,7 +79,7 @@ def test_a_held_plan_says_limit_value_and_what_to_type(session, capsys):
     said = capsys.readouterr().out
     assert "+1,200 add  ~30 update  -3,000 remove  =5,000 unchanged" in said
     assert "removals_pct" in said
-    assert "limit 5, this plan 30" in said
+    assert "30 % of the members would be removed" in said
     assert "- email=a•••@acme.example" in said
     assert "headgate approve abcdef123456 --reason" in said
     assert "headgate approve abcdef123456 --no-removals --reason" in said
