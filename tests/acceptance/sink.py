@@ -63,16 +63,27 @@ class Sink:
     def start(self) -> None:
         """Listen; returns when requests are taken."""
         self._loop = asyncio.new_event_loop()
-        self._file = self.log.open("ab")
         self._thread = threading.Thread(target=self._loop.run_forever, name="sink", daemon=True)
         self._thread.start()
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._file = self.log.open("ab")
+        self.up()
+
+    def begin(self, log: Path, members: dict[Any, dict[str, Any]] | None = None) -> None:
+        """Begin a new record on the same port: well-behaved, and with these members."""
+        self.down()
+        self._file.close()
+        self.log, self.members = log, dict(members or {})
+        self.faults, self.latency, self.headers = (), 0.0, {}
+        self.count = self.records_seen = self.in_flight = self.most_in_flight = 0
+        self._file = self.log.open("ab")
         self.up()
 
     def up(self) -> None:
         """Take connections (again, on the same port)."""
-        self._call(self._listen())
+        if self._server is None:
+            self._call(self._listen())
 
     def down(self) -> None:
         """Refuse connections, and cut those that are open."""
@@ -188,6 +199,8 @@ class _Connection(asyncio.Protocol):
 
     def _answer(self, answer: Answer) -> None:
         self.sink.in_flight -= 1
+        if self.transport.is_closing():
+            return
         if answer.then is Then.RESET:
             self.reset()
         elif answer.then is Then.HALF:
@@ -199,9 +212,8 @@ class _Connection(asyncio.Protocol):
             self._send(answer)
 
     def _send(self, answer: Answer, cut: int | None = None) -> None:
-        if not self.transport.is_closing():
-            whole = _encode(answer)
-            self.transport.write(whole if cut is None else whole[:-cut])
+        whole = _encode(answer)
+        self.transport.write(whole if cut is None else whole[:-cut])
 
     def _drip(self, rest: bytes) -> None:
         if rest and not self.transport.is_closing():

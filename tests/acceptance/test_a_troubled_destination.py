@@ -11,6 +11,7 @@ from tests.acceptance.evidence import repeated_requests, sent
 from tests.acceptance.project import Project
 from tests.acceptance.sink import Sink
 
+QUICK_RETRIES = '[delivery]\nbackoff_first = "100ms"'
 EVERYBODY = list(range(1, 10_001))
 
 
@@ -50,6 +51,8 @@ def test_every_tenth_request_failing_loses_nobody(project: Project, sink: Sink, 
 
 
 def test_a_destination_that_is_down_gets_everything_when_it_is_back(project: Project, sink: Sink) -> None:
+    project.extra = QUICK_RETRIES
+    project.write()
     sink.down()
 
     failed = project.run("--first-run")
@@ -63,6 +66,8 @@ def test_a_destination_that_is_down_gets_everything_when_it_is_back(project: Pro
 
 
 def test_a_destination_that_goes_down_half_way_gets_the_rest_when_it_is_back(project: Project, sink: Sink) -> None:
+    project.extra = QUICK_RETRIES
+    project.write()
     sink.faults = (faults.when(50, lambda: threading.Thread(target=sink.down).start()),)
 
     failed = project.run("--first-run")
@@ -80,8 +85,9 @@ def test_a_destination_that_goes_down_half_way_gets_the_rest_when_it_is_back(pro
 def test_an_answer_that_makes_no_sense_is_never_taken_for_success(
     project: Project, sink: Sink, answer: faults.Answer
 ) -> None:
+    project.extra = QUICK_RETRIES
+    project.write().people(200)
     sink.faults = (faults.always(answer),)
-    project.people(200)
 
     strange = project.run("--first-run")
     sink.faults = ()

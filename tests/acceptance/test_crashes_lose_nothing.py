@@ -47,6 +47,9 @@ def test_kill_9_repeats_at_most_the_batches_in_flight_under_their_keys(
 
 
 def test_kill_9_twice_and_then_a_source_that_moved(project: Project, sink: Sink) -> None:
+    # A removal waits until no request of the killed runs can be alive: the lease plus the time limit of a request.
+    project.extra = '[engine]\nlease_ttl = "3s"\n[delivery]\nrequest_timeout = "2s"'
+    project.write()
     start_and_interrupt(project, sink, 30, "kill").wait()
     start_and_interrupt(project, sink, 60, "kill").wait()
     project.sql("DELETE FROM vip_cohort WHERE user_id <= 100")
@@ -73,11 +76,12 @@ def test_sigterm_finishes_what_is_in_flight_and_the_next_run_sends_the_rest(proj
 
 
 def test_of_two_runs_at_once_one_works_and_one_says_who_holds_the_lease(project: Project, sink: Sink) -> None:
-    sink.latency = 0.1
+    sink.latency = 2.0
     first = project.start("run", "--first-run", "--json")
     until(sink, 4)
 
     second = project.run()
+    sink.latency = 0.0
     one = first.wait()
 
     assert (one.code, second.code) == (0, 1), one.text + second.text

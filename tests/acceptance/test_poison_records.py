@@ -37,7 +37,7 @@ def test_the_rejected_record_is_listed_with_its_reason(poisoned: Done, project: 
     listed = project.headgate("rejected", "list", "--json")
 
     assert listed.code == 0, listed.text
-    (record,) = listed.json["rejected"]
+    (record,) = listed.json["records"]
     assert record["sync"] == project.sync
     assert record["reason"]
 
@@ -52,7 +52,7 @@ def test_it_is_delivered_by_the_next_run_once_the_destination_takes_it(
 
     assert done.code == 0, done.text
     assert sent(sink.since(before)) == {"add": [POISON]}
-    assert project.headgate("rejected", "list", "--json").json["rejected"] == []
+    assert project.headgate("rejected", "list", "--json").json["records"] == []
 
 
 def test_a_run_stays_not_green_while_the_destination_refuses_the_record(
