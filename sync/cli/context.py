@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -77,6 +78,7 @@ class Session:
         """Plans and runs in this command's name."""
         from sync.engine.runner import Runner
 
+        _log(self.options)
         return Runner(self.ledger, self.engine, actor=self.actor, trigger=trigger, observer=observer, stop=stop)
 
     def plan(self, name: str) -> Plan:
@@ -113,6 +115,16 @@ def opened(options: Options) -> Iterator[Session]:
             session.close()
         raise
     session.close()
+
+
+def _log(options: Options) -> None:
+    """Our log where it was asked for (-vv); else nothing: what libraries warn of may quote personal data."""
+    if options.verbose > 1:
+        from sync.logging import configure
+
+        configure(options.verbose - 1, json=options.json)
+    elif not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def reason_of(text: str, least: int = 3) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -51,15 +50,15 @@ def console(*, err: bool = False) -> Console:
     return Console(stderr=err, highlight=False, no_color=plain, emoji=False)
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """A table: ruled on a terminal, plain elsewhere."""
-    from rich import box
+def table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:
+    """A table without ruling; where 80 columns are too few, the cells of `fold` are folded."""
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD if fancy(sys.stdout) else None, pad_edge=False, show_edge=False)
-    numeric = set(right)
+    made = Table(box=None, pad_edge=False)
+    numeric, folded = set(right), set(fold)
     for column in columns:
-        made.add_column(column, justify="right" if column in numeric else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in numeric else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column not in folded)
     return made
 
 

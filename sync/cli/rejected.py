@@ -171,9 +171,11 @@ def _values(session: Session, record: RejectedRecord, *, reveal: bool) -> Any:
 def _table(records: list[RejectedRecord], now: float) -> None:
     if not records:
         return
-    table = output.table("sync", "key", "op", "tries", "last", "next try", "reason", right=("tries",))
+    table = output.table(
+        "sync", "key", "op", "tries", "last", "next try", "reason", right=("tries",), fold=("sync", "reason")
+    )
     for r in records:
         waits = "given up" if r.given_up_at else ("next run" if r.next_at <= now else words.due(r.next_at, now))
-        reason = words.cut(words.masked(r.reason), 48)
+        reason = words.cut(words.masked(r.reason), 120)
         table.add_row(r.sync, r.key[:12], r.op, str(r.attempts), words.age(r.last_at, now), waits, reason)
     output.console().print(table)

@@ -72,8 +72,8 @@ def _show(session: Session, found: list[Standing]) -> None:
     from rich.text import Text
 
     now = session.ledger.now()
-    columns = ("sync", "health", "activity", "last run", "next run", "fresh", "members", "rejected")
-    table = output.table(*columns, right=("members", "rejected"))
+    columns = ("sync", "health", "activity", "ran", "next in", "source age", "members", "rejected")
+    table = output.table(*columns, right=("members", "rejected"), fold=("sync",))
     for one in found:
         last = one.last_run
         table.add_row(
@@ -81,8 +81,8 @@ def _show(session: Session, found: list[Standing]) -> None:
             Text(f"{_ICONS[one.health]} {one.health}", style=_COLOURS.get(one.health, "yellow")),
             str(one.activity),
             words.age(last.started_at, now) if last else "never",
-            words.due(one.next_runs[0], now) if one.next_runs else "-",
-            _fresh(one),
+            format_duration(one.next_runs[0] - now) if one.next_runs else "-",
+            "-" if one.freshness is None else format_duration(one.freshness),
             f"{one.members:,}",
             f"{one.rejected:,}",
         )
@@ -93,10 +93,3 @@ def _show(session: Session, found: list[Standing]) -> None:
         if one.held_plan is not None:
             why = '--reason "..."'
             output.say(f"  next: {session.command(f'approve {one.held_plan} {why}')}")
-
-
-def _fresh(one: Standing) -> str:
-    if one.freshness is None:
-        return "-"
-    limit = f" / {format_duration(one.stale_after)}" if one.stale_after else ""
-    return format_duration(one.freshness) + limit

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import httpx
 import pytest
 
 from sync.daemon import Daemon
@@ -25,6 +27,8 @@ from sync.schedule import slot
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.state.base import Run, RunRequest, RunStatus
 from sync.state.ledger import Ledger, open_ledger
+from sync.testing.fakes.crm import Crm
+from sync.testing.fakes.server import serve
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -369,3 +373,85 @@ def test_the_second_signal_quits_at_once():
 
     assert process.returncode == 1
     assert "drained" not in out
+
+
+class Slow(Crm):
+    """A CRM that takes its time, and says when it was asked first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            self.asked.set()
+            time.sleep(0.15)
+        return super().__call__(request)
+
+
+CONFIG = """\
+[sources.warehouse]
+type = "duckdb"
+path = "w.duckdb"
+
+[destinations.crm]
+type = "webhook"
+url = "{url}"
+batch_size = 20
+concurrency = 2
+"""
+MAPPING = """\
+version: 1
+cohort: { name: vip, source: { connection: warehouse, table: vip, key: id } }
+syncs:
+  - name: vip
+    destination: crm
+    mode: mirror
+    schedule: { every: 1s }
+    identifiers: [{ to: email, from: email }]
+    fields: [{ to: score, from: score }]
+"""
+
+
+def make_project(folder: Path, url: str) -> None:
+    (folder / "mappings").mkdir()
+    (folder / "config.toml").write_text(CONFIG.format(url=url))
+    (folder / "mappings" / "vip.yaml").write_text(MAPPING)
+    people(
+        folder, "CREATE TABLE vip AS SELECT i AS id, i || '@a.example' AS email, 0 AS score FROM range(10) r(i)"
+    )
+
+
+def people(folder: Path, statement: str) -> None:
+    with duckdb.connect(str(folder / "w.duckdb")) as connection:
+        connection.execute(statement)
+
+
+def headgate(folder: Path, *args: str) -> list[str]:
+    return [sys.executable, "-m", "sync.cli.app", *args, "--project", str(folder)]
+
+
+def test_a_daemon_that_is_told_to_stop_loses_nothing_and_repeats_nothing(tmp_path):
+    crm = Slow()
+    with serve(crm) as base:
+        make_project(tmp_path, f"{base}/people")
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "HEADGATE_ACTOR": "ana"}
+        run = headgate(tmp_path, "run", "--first-run", "--json")
+        first = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+        assert first.returncode == 0, first.stdout
+        people(tmp_path, "INSERT INTO vip SELECT i AS id, i || '@a.example', 1 FROM range(10, 410) r(i)")
+        crm.asked.clear()
+        daemon = subprocess.Popen(headgate(tmp_path, "daemon"), env=environment, stderr=subprocess.PIPE, text=True)
+        assert crm.asked.wait(30)
+
+        daemon.send_signal(signal.SIGTERM)
+        _, log = daemon.communicate(timeout=30)
+
+        assert daemon.returncode == 0, log
+        assert 10 < len(crm.people) < 410
+        second = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 0, second.stdout
+    assert len(crm.people) == 410
+    assert crm.records["add"] == 410
+    assert crm.repeats == 0
+    assert "@a.example" not in log
