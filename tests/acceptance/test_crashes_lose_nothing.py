@@ -48,7 +48,7 @@ def test_kill_9_repeats_at_most_the_batches_in_flight_under_their_keys(
 
 def test_kill_9_twice_and_then_a_source_that_moved(project: Project, sink: Sink) -> None:
     # A removal waits until no request of the killed runs can be alive: the lease plus the time limit of a request.
-    project.extra = '[engine]\nlease_ttl = "3s"\n[delivery]\nrequest_timeout = "2s"'
+    project.extra = '[engine]\nlease_ttl = "6s"\n[delivery]\nrequest_timeout = "2s"'
     project.write()
     start_and_interrupt(project, sink, 30, "kill").wait()
     start_and_interrupt(project, sink, 60, "kill").wait()
