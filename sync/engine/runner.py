@@ -22,7 +22,7 @@ from sync.engine.planner import Difference, Planner, held_again, permitted
 from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.settle import settlement
 from sync.engine.tally import Tally
-from sync.errors import DecisionError, HeadgateError
+from sync.errors import DecisionError, HeadgateError, LeaseHeld
 from sync.sdk.nouns import Op
 from sync.state.base import Counts, Event, Plan, PlanStatus, Run, RunStatus, State, VerdictAnswer
 
@@ -85,11 +85,30 @@ class Runner:
             with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
                 report = _Execution(self, job, keeper, first_run).run(only, plan)
         except HeadgateError as error:
-            report = _failed(job, error)
-            self.state.record(
-                Event(self.actor, "run.failed", job.name, {"code": error.code, "error": error.message})
-            )
+            report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
+
+    def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
+        """Record a run that failed; a lease that is held, or a plan that may not be run, is no failed run."""
+        event = Event(self.actor, "run.failed", job.name, {"code": error.code, "error": error.message})
+        if isinstance(error, LeaseHeld | DecisionError):
+            self.state.record(event)
+            return None
+        now = self.state.now()
+        run = Run(
+            id=uuid.uuid4().hex[:12],
+            sync=job.name,
+            status=RunStatus.FAILED,
+            plan=None,
+            ops=frozenset(),
+            trigger=self.trigger,
+            actor=self.actor,
+            started_at=now - took,
+            finished_at=now,
+            error={"code": error.code, "message": error.message},
+        )
+        self.state.add_run(run, [event])
+        return run.id
 
 
 def _failed(job: SyncJob, error: HeadgateError) -> SyncReport:

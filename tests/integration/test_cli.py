@@ -345,11 +345,26 @@ def test_a_table_that_is_gone_fails_and_says_where_and_what_to_do(synced):
 
     failed = synced.json("run", exits=1)["syncs"][0]
     assert failed["error"]["code"].startswith("HG2")
+    status = synced.json("status")["syncs"][0]
+    assert (status["health"], status["last_run"]["run"]) == ("failing", failed["run"])
     code, _, err = synced.run("validate")
     assert code == 2
     assert "mappings/vip.yaml:" in err
     assert "^" in err
     assert len(synced.crm.people) == 400
+
+
+def test_a_sync_that_is_being_run_is_refused_and_not_called_failing(synced):
+    from sync.state.ledger import open_ledger
+
+    with open_ledger(synced.folder / ".headgate" / "ledger.db") as ledger:
+        lease = ledger.acquire("crm-vip", "elsewhere/1/2/3", 30)
+        refused = synced.json("run", exits=1)["syncs"][0]
+        assert synced.json("status")["syncs"][0]["activity"] == "running"
+        ledger.release(lease)
+
+    assert refused["error"]["code"] == "HG301"
+    assert synced.json("status")["syncs"][0]["health"] == "healthy"
 
 
 def test_a_broken_mapping_shows_the_place_and_the_nearest_name(shop):
