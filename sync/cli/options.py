@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-__all__ = ["Command", "Group", "Options", "command", "group"]
+__all__ = ["Command", "Group", "Options", "SyncName", "command", "group"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,6 +93,29 @@ class Group(_Helped, click.Group):
         super().__init__(*args, **kwargs)
         self.shared = tuple(_globals())
         self.params = [*self.params, *self.shared]
+
+
+class SyncName(click.ParamType[str]):
+    """The name of a sync; the shell completes it from the project's files."""
+
+    name = "sync"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """The project's syncs that begin so; none where the files cannot be read."""
+        from sync.errors import HeadgateError
+        from sync.project import examine
+
+        try:
+            project, _ = examine(ctx.ensure_object(Options).project)
+        except HeadgateError:
+            return []
+        names = [c.sync.name for c in project.syncs()] if project is not None else []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def command(name: str) -> Callable[[Callable[..., Any]], Command]:

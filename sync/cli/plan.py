@@ -10,14 +10,14 @@ import click
 from sync.cli import output, plan_file, report
 from sync.cli.context import Session, opened, reason_of
 from sync.cli.observer import observing
-from sync.cli.options import Options
+from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
 from sync.cli.samples import samples
 from sync.engine.report import SyncReport
 
 
 @_command("plan")
-@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.argument("syncs", nargs=-1, type=SyncName(), metavar="[SYNC]...")
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the plans to a file for `run`."
 )

@@ -9,7 +9,7 @@ import click
 
 from sync.cli import output, words
 from sync.cli.context import Session, opened, reason_of
-from sync.cli.options import Options, group
+from sync.cli.options import Options, SyncName, group
 from sync.errors import UsageError
 from sync.state.base import Event, RejectedRecord
 
@@ -23,7 +23,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.argument("sync", required=False)
+@click.argument("sync", required=False, type=SyncName(), metavar="[SYNC]")
 @click.option("--given-up", is_flag=True, help="Those that were given up instead.")
 @click.option("--limit", default=50, show_default=True, help="Records listed; all are counted.")
 @click.pass_obj
@@ -51,7 +51,7 @@ def list_(options: Options, sync: str | None, given_up: bool, limit: int) -> Non
 
 
 @command.command("show")
-@click.argument("sync")
+@click.argument("sync", type=SyncName(), metavar="SYNC")
 @click.argument("key")
 @click.option("--reveal", is_flag=True, help="Show the values; needs --reason and is audited.")
 @click.option("--reason", default="", help="Why the values are needed.")
@@ -73,7 +73,7 @@ def show(options: Options, sync: str, key: str, reveal: bool, reason: str) -> No
 
 
 @command.command("retry")
-@click.argument("sync")
+@click.argument("sync", type=SyncName(), metavar="SYNC")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--all", "everything", is_flag=True, help="All rejected records of the sync.")
 @click.option("--reason", default="", help="Kept in the audit log.")
@@ -85,7 +85,7 @@ def retry(options: Options, sync: str, keys: tuple[str, ...], everything: bool, 
 
 
 @command.command("give-up")
-@click.argument("sync")
+@click.argument("sync", type=SyncName(), metavar="SYNC")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--all", "everything", is_flag=True, help="All rejected records of the sync.")
 @click.option("--reason", required=True, help="Why they need not be delivered; kept in the audit log.")

@@ -11,7 +11,7 @@ import click
 from sync.cli import output, plan_file, report
 from sync.cli.context import Session, opened
 from sync.cli.observer import observing
-from sync.cli.options import Options
+from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
 from sync.cli.signals import draining
 from sync.engine.report import SyncReport, exit_code
@@ -32,7 +32,7 @@ def _ops(context: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 @_command("run")
-@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.argument("syncs", nargs=-1, type=SyncName(), metavar="[SYNC]...")
 @click.option(
     "--plan", "plan", metavar="PLAN", help="Deliver exactly this plan: its id, or a file of `plan --out`."
 )

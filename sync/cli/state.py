@@ -8,7 +8,7 @@ import click
 
 from sync.cli import output, words
 from sync.cli.context import Session, opened, reason_of
-from sync.cli.options import Options, group
+from sync.cli.options import Options, SyncName, group
 from sync.cli.state_change import forget, take_over
 from sync.errors import UsageError
 
@@ -19,7 +19,7 @@ def command() -> None:
 
 
 @command.command("show")
-@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.argument("syncs", nargs=-1, type=SyncName(), metavar="[SYNC]...")
 @click.pass_obj
 def show(options: Options, syncs: tuple[str, ...]) -> None:
     """Members, generation, interrupted runs, uncertain and rejected records."""
@@ -36,7 +36,7 @@ def show(options: Options, syncs: tuple[str, ...]) -> None:
 
 
 @command.command("reset")
-@click.argument("sync")
+@click.argument("sync", type=SyncName(), metavar="SYNC")
 @click.option("--reason", required=True, help="Why; kept in the audit log.")
 @click.option("--members", type=int, required=True, help="How many are forgotten, as `state show` says.")
 @click.pass_obj

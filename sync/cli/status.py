@@ -8,7 +8,7 @@ import click
 
 from sync.cli import output, words
 from sync.cli.context import Session, opened
-from sync.cli.options import Options
+from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
 from sync.durations import format_duration
 from sync.health import Health, Standing, standing
@@ -25,7 +25,7 @@ _COLOURS = {Health.HEALTHY: "green", Health.FAILING: "red", Health.DISABLED: "di
 
 
 @_command("status")
-@click.argument("syncs", nargs=-1, metavar="[SYNC]...")
+@click.argument("syncs", nargs=-1, type=SyncName(), metavar="[SYNC]...")
 @click.pass_obj
 def command(options: Options, syncs: tuple[str, ...]) -> None:
     """Health, activity and figures of every sync."""

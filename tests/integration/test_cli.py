@@ -482,6 +482,19 @@ def test_the_daemon_does_what_was_asked_for_and_reports_it(synced):
     assert synced.json("status")["syncs"][0]["last_run"]["trigger"] == "console"
 
 
+def test_the_shell_completes_sync_names_from_the_project(shop):
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "_HEADGATE_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"headgate --project {shop.folder} run cr",
+        "COMP_CWORD": "4",
+    }
+    command = [sys.executable, "-m", "sync.cli.app"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.stdout.split() == ["plain,crm-vip"]
+
+
 def headgate(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADGATE")}
     root = str(Path(__file__).parents[2])
