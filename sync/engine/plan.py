@@ -70,13 +70,17 @@ def freeze(
     cohort: str,
     members: str,
     ops: Iterable[Op],
+    refresh: Refresh,
     remembered: Sequence[Path] = (),
 ) -> Frozen:
     """Write the changes of the given ops, and the invalid rows, to a plan file.
 
+    Where one op is about every row that is fit to be sent, nothing is joined.
     `remembered` are exceptions files of earlier runs: they have the identifiers of members that neither the cohort
     nor the members know any more, but that may still be at the destination.
     """
+    invalid = refresh.invalid
+    rows = refresh.rows - invalid
     snapshot = job.spec.delivery is Delivery.SNAPSHOT
     sequence = Order.REMOVALS_LAST if snapshot else job.spec.order
     wanted = {str(op) for op in ops} | ({"keep"} if snapshot else set())
@@ -87,8 +91,8 @@ def freeze(
         if counts.get(op) and op == "remove":
             branches += _removals(connection, members, remembered)
         elif counts.get(op) or op == "keep":
-            branches.append(_payload(compiled, cohort, members, op))
-    branches.append(_invalid(compiled, cohort))
+            branches.append(_payload(compiled, cohort, members, op, everybody=counts.get(op) == rows))
+    branches.append(_invalid(compiled, cohort, invalid))
     select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
     folder = settings.folder / "plans" / job.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -105,7 +109,7 @@ def freeze(
     return Frozen(str(final.relative_to(settings.folder)), sha256, dict(written))
 
 
-def _payload(compiled: Compiled, cohort: str, members: str, op: str) -> str:
+def _payload(compiled: Compiled, cohort: str, members: str, op: str, *, everybody: bool) -> str:
     """The changed rows of the cohort; an update carries what the member had."""
     own = ", ".join(identifier(f"id.{n}") for n in compiled.identifiers)
     own += "".join(f", {identifier(f'field.{n}')}" for n in compiled.fields)
@@ -114,6 +118,7 @@ def _payload(compiled: Compiled, cohort: str, members: str, op: str) -> str:
         if op != "keep"
         else "ANTI JOIN (SELECT key FROM changes UNION ALL SELECT key FROM held_out) c ON s.key = c.key"
     )
+    which = "" if everybody else which
     base = (
         f"SELECT '{op}' AS op, s.key AS key, s.fingerprint AS fingerprint, {compiled.nulls} AS nulls, "
         f"s.source_key AS source_key, {own} FROM ({cohort}) s {which} WHERE s.why IS NULL"
@@ -145,13 +150,14 @@ def _removals(connection: duckdb.DuckDBPyConnection, members: str, remembered: S
     return [known, "SELECT 'remove' AS op, * FROM remembered"]
 
 
-def _invalid(compiled: Compiled, cohort: str) -> str:
+def _invalid(compiled: Compiled, cohort: str, count: int) -> str:
+    """The rows that are not sent; without any, only their columns, which every plan file has."""
     own = "".join(f", {identifier(f'id.{n}')}" for n in compiled.identifiers)
     own += "".join(f", {identifier(f'field.{n}')}" for n in compiled.fields)
     empty = ", ".join(f"NULL::{t} AS {c}" for c, t in _NULLS.items() if c not in ("source_key", "why"))
     return (
         f"SELECT 'invalid' AS op, NULL::DECIMAL(38, 0) AS key, {empty}, source_key, why{own} "
-        f"FROM ({cohort}) WHERE why IS NOT NULL"
+        f"FROM ({cohort}) WHERE {'why IS NOT NULL' if count else 'false'}"
     )
 
 

@@ -99,6 +99,7 @@ class Planner:
             seen.cohort,
             seen.members,
             ops,
+            seen.refresh,
             self._remembered(),
         )
         diff = difference.diff

@@ -121,10 +121,12 @@ def settlement(
 
 
 def _load(connection: duckdb.DuckDBPyConnection, path: Path, answered: _Answered) -> None:
-    """Tables of what was answered: `done` ranges, `exceptions`, `remote`, and the view `plan`."""
+    """Tables of what was answered: `undone` rows, `exceptions`, `remote`; and the views `plan` and `applied`."""
     connection.execute(f"CREATE TEMP VIEW plan AS SELECT * FROM read_parquet({literal(path)})")
-    connection.execute("CREATE TEMP TABLE done (first BIGINT, last BIGINT)")
-    _insert(connection, "done", [(b.first, b.last) for b in answered.batches if b.state is BatchState.ACKED])
+    connection.execute("CREATE TEMP TABLE gaps (first BIGINT, last BIGINT)")
+    (rows,) = connection.execute("SELECT count(*) FROM plan").fetchall()[0]
+    _insert(connection, "gaps", _gaps([b for b in answered.batches if b.state is BatchState.ACKED], rows))
+    connection.execute('CREATE TEMP TABLE undone AS SELECT unnest(range(first, last + 1)) AS "row" FROM gaps')
     connection.execute('CREATE TEMP TABLE exceptions ("row" BIGINT, status VARCHAR, reason VARCHAR)')
     _insert(
         connection, "exceptions", [(n, str(status), reason) for n, _, _, status, reason in answered.exceptions]
@@ -138,9 +140,19 @@ def _load(connection: duckdb.DuckDBPyConnection, path: Path, answered: _Answered
     connection.execute('CREATE TEMP TABLE remote ("row" BIGINT, id VARCHAR)')
     _insert(connection, "remote", list(answered.remote_ids.items()))
     connection.execute(
-        "CREATE TEMP VIEW applied AS SELECT p.* FROM plan p JOIN done d ON p.row BETWEEN d.first AND d.last "
+        "CREATE TEMP VIEW applied AS SELECT p.* FROM plan p ANTI JOIN undone u ON p.row = u.row "
         "ANTI JOIN exceptions e ON p.row = e.row"
     )
+
+
+def _gaps(done: Sequence[BatchRow], rows: int) -> list[tuple[int, int]]:
+    """Ranges of the plan's rows that no acknowledged batch covers: few, where most were acknowledged."""
+    gaps, start = [], 0
+    for batch in sorted(done, key=lambda b: b.first):
+        if batch.first > start:
+            gaps.append((start, batch.first - 1))
+        start = max(start, batch.last + 1)
+    return [*gaps, (start, rows - 1)] if start < rows else gaps
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:

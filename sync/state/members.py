@@ -94,7 +94,9 @@ def fold(
     `changed` has the columns of a delta. `after` says everything about the generation but its files and members.
     """
     names = list(identifiers)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE folded AS {changed}")
+    first = before.base is None and before.delta is None
+    kind = "VIEW" if first else "TABLE"  # a first load is read twice rather than held in memory
+    connection.execute(f"CREATE OR REPLACE TEMP {kind} folded AS {changed}")
     (changes,) = connection.execute("SELECT count(*) FROM folded").fetchall()[0]
     if not changes:
         return replace(after, base=before.base, delta=before.delta, members=before.members, digests=before.digests)
@@ -108,18 +110,16 @@ def fold(
     delta_rows = changes + (_rows(connection, folder, before.delta) if before.delta else 0)
     if base_rows == 0 or delta_rows > base_rows * COMPACT_AT:
         current = relation(folder, before, names)
-        whole = (
-            f"SELECT c.* FROM ({current}) c ANTI JOIN folded f ON c.key = f.key "
-            "UNION ALL BY NAME SELECT * EXCLUDE (removed) FROM folded WHERE NOT removed"
-        )
+        kept = f"SELECT c.* FROM ({current}) c ANTI JOIN folded f ON c.key = f.key UNION ALL BY NAME "
+        whole = f"{'' if first else kept}SELECT * EXCLUDE (removed) FROM folded WHERE NOT removed"
         made = replace(after, base=_write(connection, folder, f"base-{after.number}", whole), delta=None)
     else:
         made = replace(after, base=before.base, delta=_write(connection, folder, f"delta-{after.number}", delta))
     files = [name for name in (made.base, made.delta) if name is not None]
-    kept = {name: before.digests[name] for name in files if name in before.digests}
-    fresh = {name: digest_file(folder / name) for name in files if name not in kept}
+    same = {name: before.digests[name] for name in files if name in before.digests}
+    fresh = {name: digest_file(folder / name) for name in files if name not in same}
     (members,) = connection.execute(f"SELECT count(*) FROM ({relation(folder, made)})").fetchall()[0]
-    return replace(made, members=members, digests={**kept, **fresh})
+    return replace(made, members=members, digests={**same, **fresh})
 
 
 def _write(connection: duckdb.DuckDBPyConnection, folder: Path, stem: str, select: str) -> str:
