@@ -1,16 +1,30 @@
-"""What every test starts from: none of our variables, and no forced colour."""
+"""What every test starts from: none of our variables, no forced colour, and no log that an earlier test set up."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take Headgate's own variables out of the environment."""
+    """Take Headgate's own variables, and what decides on colour, out of the environment."""
     for name in list(os.environ):
-        if name.startswith("HEADGATE"):
+        if name.startswith("HEADGATE") or name in ("FORCE_COLOR", "NO_COLOR", "CLICOLOR"):
             monkeypatch.delenv(name)
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """Forget where a test's command sent the log: pytest closes that stream when the test ends."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    if "structlog" in sys.modules:
+        sys.modules["structlog"].reset_defaults()
