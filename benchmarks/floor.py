@@ -24,7 +24,7 @@ def scan(project: Path) -> float:
 
     members = sorted(str(file) for file in project.glob(".headgate/members/*/*.parquet"))
     began = time.process_time()
-    with duckdb.connect(config={"threads": THREADS, "memory_limit": "256MB"}) as connection:
+    with duckdb.connect(config={"threads": THREADS, "memory_limit": "128MB"}) as connection:
         connection.execute(f"ATTACH '{project / 'warehouse.duckdb'}' AS warehouse (READ_ONLY)")
         connection.sql(f"SELECT sum(hash({MAPPED})) FROM warehouse.vip_cohort").fetchall()
         for file in members:

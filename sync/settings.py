@@ -61,7 +61,7 @@ class ResourceSettings(Section):
     """How much of the machine a run may use."""
 
     memory_limit: str = Field(
-        "256MB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="DuckDB's memory; it spills to disk past it."
+        "128MB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="DuckDB's memory; it spills to disk past it."
     )
     threads: int = Field(2, ge=1, le=256, description="DuckDB's threads.")
     lease_ttl: Seconds = Field(30.0, description="How long a run holds its sync without a sign of life.")

@@ -51,7 +51,7 @@ class EngineSettings:
     """Where the engine keeps its files, and how much of the machine it may use."""
 
     folder: Path  # the state folder: plans/, members/, rejected/, tmp/
-    memory_limit: str = "256MB"  # DuckDB's; it spills past it
+    memory_limit: str = "128MB"  # DuckDB's; it spills past it
     threads: int = 2
     expire_after: float = 86400.0  # a plan, in seconds
     lease_ttl: float = 30.0
