@@ -225,7 +225,7 @@ def test_this_process_is_alive_and_one_word_in_every_thread():
 
 
 def test_a_process_that_ended_is_dead_even_before_it_is_waited_for():
-    child = start("import sys; from sync.state.holder import me; print(me()); sys.stdin.readline()")
+    child = start("import sys; from sync.state.holder import me; print(me(), flush=True); sys.stdin.readline()")
     name = child.stdout.readline().strip()
     assert not is_dead(name)
 
