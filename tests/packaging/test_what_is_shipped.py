@@ -151,10 +151,10 @@ _FORBIDDEN = re.compile(
     "|".join(
         (
             r"(?<![\w.])/" + r"(?:work|root)/",
-            r"files\." + r"pythonhosted",
+            r"files\.python" + r"hosted",
             r"(?:test\.)?py" + r"pi\.org",
             r"registry\." + r"npmjs",
-            r"deb\." + r"debian\.org",
+            r"deb\.deb" + r"ian\.org",
         )
     )
 )
