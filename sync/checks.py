@@ -13,7 +13,7 @@ from sync.errors import Problem
 from sync.files import Document, Location, named, suggest
 from sync.limits import loosened, without_effect
 from sync.mapping import FieldMapping, Mode, Sync
-from sync.sdk.nouns import Field, ObjectSpec, Op
+from sync.sdk.nouns import Delivery, Field, ObjectSpec, Op
 from sync.settings import Settings
 from sync.sources.base import Column
 
@@ -121,6 +121,11 @@ def _check_object(document: Document, where: Location, sync: Sync, spec: ObjectS
         possible = [mode.value for mode in Mode if not _NEEDS[mode] - spec.ops]
         message = f"mode `{sync.mode}` needs to {' and '.join(sorted(missing))}, which `{spec.name}` cannot"
         yield document.problem((*where, "mode"), "HG114", message, f"Possible here: {named(possible)}.")
+    if spec.delivery is Delivery.SNAPSHOT and sync.mode is not Mode.MIRROR:
+        message = (
+            f"`{spec.name}` takes the whole audience each time, so that mode `{sync.mode}` would remove people too"
+        )
+        yield document.problem((*where, "mode"), "HG133", message, "Write `mode: mirror`.")
     if spec.audience and sync.audience is None:
         message = f"`{spec.name}` needs an audience: the list, segment or flag to keep true"
         yield document.problem(where, "HG117", message, 'Add `audience: "ID"`.')
@@ -142,9 +147,10 @@ def _check_names(document: Document, where: Location, sync: Sync, spec: ObjectSp
     seen: set[str] = set()
     for way, field, identifies in _mapped(sync):
         location = (*where, *way, "to")
-        if field.to in seen:
+        name = field.to.lower()  # DuckDB's columns are the same whatever their case
+        if name in seen:
             yield document.problem(location, "HG118", f"`{field.to}` is mapped twice", "Keep one of the two.")
-        seen.add(field.to)
+        seen.add(name)
         yield from _check_name(document, location, field.to, by_name, spec, identifies)
 
 

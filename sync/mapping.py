@@ -149,7 +149,7 @@ class Transform(Model):
     """A named transform with its argument, written `trim` or `{e164: AU}`."""
 
     name: str
-    argument: str | int | None = None
+    argument: str | int | float | bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +166,7 @@ class Transform(Model):
         cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """The short forms too."""
-        argument = {"type": ["string", "integer", "null"]}
+        argument = {"type": ["string", "number", "boolean", "null"]}
         short = {"type": "object", "additionalProperties": argument, "minProperties": 1, "maxProperties": 1}
         return {"anyOf": [{"type": "string"}, short, handler.resolve_ref_schema(handler(schema))]}
 

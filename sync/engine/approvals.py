@@ -5,6 +5,7 @@ from __future__ import annotations
 from sync.durations import format_duration
 from sync.engine.job import SyncJob
 from sync.errors import DecisionError
+from sync.sdk.nouns import Delivery
 from sync.state.base import Approval, Decision, Event, Plan, PlanStatus, State, StateReader
 
 __all__ = ["decide", "find_plan", "moved", "refuse_unfit"]
@@ -85,6 +86,13 @@ def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: st
         )
     if decision is not Decision.REJECT:
         _refuse_person(plan, job, actor)
+    if decision is Decision.APPROVE_WITHOUT_REMOVALS and job.spec.delivery is Delivery.SNAPSHOT:
+        raise DecisionError(
+            f"plan {plan.id} cannot keep its removals: {plan.destination} takes whole audiences, "
+            "and whoever is not in what it is sent is gone",
+            code="HG508",
+            fix="approve all of it, or reject it",
+        )
     approval = Approval(plan.id, plan.digest, decision, actor, reason.strip(), now)
     data = {"sync": plan.sync, "digest": plan.digest, "reason": approval.reason, "remove": plan.counts.remove}
     return state.decide(approval, [Event(actor, f"plan.{decision}", plan.id, data)])
@@ -92,13 +100,14 @@ def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: st
 
 def _refuse_person(plan: Plan, job: SyncJob, actor: str) -> None:
     allowed = job.guardrails.approvers
-    if allowed and actor not in allowed:
+    person = actor.casefold()
+    if allowed and person not in {name.casefold() for name in allowed}:
         raise DecisionError(
             f"{actor} may not approve plans of '{plan.sync}'",
             code="HG506",
             fix=f"ask one of {', '.join(sorted(allowed))}",
         )
-    if job.guardrails.four_eyes and plan.author and actor == plan.author:
+    if job.guardrails.four_eyes and plan.author and person == plan.author.casefold():
         raise DecisionError(
             f"{actor} last changed the mapping of '{plan.sync}', and four eyes are asked for",
             code="HG507",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 from sync.engine.database import identifier, literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.plan import phase_of
-from sync.engine.wire import decoders, wire_sql
+from sync.engine.wire import decoders, json_sql, wire_sql
 from sync.errors import StateError
 from sync.sdk.nouns import Batch, Change, Delivery, Limits, Op
 from sync.state.base import BatchRow, BatchState
@@ -33,10 +33,12 @@ def key_of(run: str, first: int, last: int) -> str:
 
 def cut(run: str, file: PlanFile, job: SyncJob, ops: frozenset[Op]) -> list[BatchRow]:
     """The batches of a run in delivery order; each within the limits and, unless mixed, of one op."""
+    found = file.ranges()
     if job.spec.delivery is Delivery.SNAPSHOT:
-        return _numbered(run, [(0, "mixed", *file.bounds())])
+        changes = any(op in ops for op, _, _ in found)  # rows that are merely invalid are no reason to send
+        return _numbered(run, [(0, "mixed", found[0][1], found[-1][2])]) if changes else []
     ranges: list[tuple[int, str, int, int]] = []
-    for op, first, last in file.ranges():
+    for op, first, last in found:
         if op in ops:
             phase = phase_of(op, job.spec.order)
             previous = ranges[-1] if ranges else None
@@ -131,15 +133,10 @@ class PlanFile:
         query = f"SELECT op, min(row), max(row) FROM {self._file} WHERE op <> 'invalid' GROUP BY op ORDER BY 2"
         return [(str(op), int(first), int(last)) for op, first, last in self._connection.execute(query).fetchall()]
 
-    def bounds(self) -> tuple[int, int]:
-        """First and last row that is not invalid."""
-        ranges = self.ranges()
-        return ranges[0][1], ranges[-1][2]
-
     def lengths(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """(row, JSON bytes of its record)."""
+        """(row, JSON bytes of its record and of the comma after it)."""
         own = [name for name in self._types if name.startswith(("id.", "field."))]
-        record = ", ".join(f"{identifier(n.partition('.')[2])} := {identifier(n)}" for n in own)
+        record = ", ".join(f"{identifier(n.partition('.')[2])} := {json_sql(n, self._types[n])}" for n in own)
         query = (
             f"SELECT row, strlen(to_json(struct_pack({record}))::VARCHAR) + 1 FROM {self._file} "
             f"WHERE row BETWEEN {first} AND {last} ORDER BY row"
@@ -189,7 +186,10 @@ class PlanFile:
         query = (
             f"SELECT op, source_key, why{', ' + select if select else ''} FROM {self._file} {which} ORDER BY row"
         )
-        return [_sample(own, row) for row in self._connection.execute(query).fetchall()]
+        reading = decoders(["op", "source_key", "why", *(self._types[n] for n in own)])
+        with translate("reading the plan", StateError):
+            rows = self._connection.execute(query).fetchall()
+        return [_sample(own, _decoded(row, reading)) for row in rows]
 
     def stream(self, where: str) -> Iterator[Change]:
         """The changes of the rows that a condition names, in plan order."""

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sync.engine.columns import BadExpression, spelled
 from sync.engine.database import identifier, literal
 from sync.engine.transforms import TRANSFORMS, BadTransform, apply
+from sync.engine.wire import is_nested
 from sync.errors import CohortError
 from sync.mapping import Cohort, FieldMapping, Sync, Transform
 from sync.sdk.nouns import Field, ObjectSpec
@@ -60,7 +62,7 @@ class Compiled:
     @property
     def fingerprint(self) -> str:
         """SQL of the fingerprint over the mapped columns."""
-        columns = [identifier(f"field.{name}") for name in self.fields]
+        columns = [_hashable(identifier(f"field.{n}"), self.types[f"field.{n}"]) for n in self.fields]
         return f"hash({', '.join([literal(self.shape), *columns])})"
 
     @property
@@ -70,6 +72,11 @@ class Compiled:
             f"CASE WHEN {identifier(f'field.{name}')} IS NULL THEN {literal(name)} END" for name in self.fields
         ]
         return f"concat_ws(chr(31), {', '.join(cases)})" if cases else "''"
+
+
+def _hashable(column: str, type: str) -> str:
+    """DuckDB hashes [] and {'a': NULL} as it hashes NULL, but not their JSON."""
+    return f"to_json({column})::VARCHAR" if is_nested(type) else column
 
 
 def key_sql(columns: Sequence[str]) -> str:
@@ -175,45 +182,80 @@ def compile_sync(
     types = describe(inner)
     identifiers = tuple(m.to for m in sync.identifiers)
     fields = tuple(m.to for m in sync.fields)
-    cleaned = [f"source_key, newest, {_clean_identifiers(identifiers, types)}"]
-    cleaned += [identifier(f"field.{name}") for name in fields]
+    cleaned = ["source_key, newest"]
+    cleaned += [_clean(f"id.{name}", types, empty=True) for name in identifiers]
+    cleaned += [_clean(f"field.{name}", types) for name in fields]
     cleaned.append(f"{_why(sync, spec, types)} AS why")
     shape = hashlib.sha256("\x1f".join([spec.name, *fields]).encode()).hexdigest()[:16]
+    mapped = f"SELECT {', '.join(cleaned)} FROM ({inner})"
     return Compiled(
-        mapped=f"SELECT {', '.join(cleaned)} FROM ({inner})",
+        mapped=mapped,
         identifiers=identifiers,
         fields=fields,
-        types={n: t for n, t in types.items() if n.startswith(("id.", "field."))},
+        types={n: _kept_as(t) for n, t in types.items() if n.startswith(("id.", "field."))},
         shape=shape,
     )
 
 
-def _clean_identifiers(identifiers: Sequence[str], types: dict[str, str]) -> str:
-    """An empty text identifies nobody."""
-    parts = []
-    for name in identifiers:
-        column = identifier(f"id.{name}")
-        text = types[f"id.{name}"] == "VARCHAR"
-        parts.append(f"nullif({column}, '') AS {column}" if text else column)
-    return ", ".join(parts)
+_NOBODY = ("", hashlib.sha256(b"").hexdigest(), hashlib.md5(b"", usedforsecurity=False).hexdigest())
+"""Texts that identify nobody: an empty one, also where the warehouse hashed it."""
+
+_WIDE = re.compile(r"U?HUGEINT|UNION\(")
+
+
+def _kept_as(type: str) -> str:
+    """The type that keeps a value whole in Parquet, where 128-bit integers become DOUBLE and unions structs."""
+    if is_nested(type):
+        return "JSON" if _WIDE.search(type) else type
+    return {"HUGEINT": "DECIMAL(38,0)", "UHUGEINT": "VARCHAR"}.get(type, type)
+
+
+def _clean(name: str, types: dict[str, str], *, empty: bool = False) -> str:
+    """A mapped column as it is kept; an identifier that identifies nobody is null."""
+    column, kept = identifier(name), _kept_as(types[name])
+    value = column
+    if empty and kept == "VARCHAR":
+        value = f"CASE WHEN {_nobody(column)} THEN NULL ELSE {column} END"
+    if kept == types[name]:
+        return column if value == column else f"{value} AS {column}"
+    if kept == "JSON":
+        return f"to_json({value}) AS {column}"
+    return f"TRY_CAST({value} AS {kept}) AS {column}"
+
+
+def _nobody(column: str) -> str:
+    return f"coalesce(CAST({column} AS VARCHAR), '') IN ({', '.join(map(literal, _NOBODY))})"
+
+
+def _no_number(column: str, type: str) -> str:
+    """SQL that is true of a value that JSON has no number for: NaN, infinity, an integer beyond 38 digits."""
+    if type in ("DOUBLE", "FLOAT"):
+        return f"NOT isfinite({column})"
+    if type == "HUGEINT":
+        return f"{column} IS NOT NULL AND TRY_CAST({column} AS DECIMAL(38, 0)) IS NULL"
+    if is_nested(type) and ("DOUBLE" in type or "FLOAT" in type):
+        unquoted = f"""regexp_replace(to_json({column})::VARCHAR, '"(?:[^"\\\\]|\\\\.)*"', '', 'g')"""
+        return f"regexp_matches({unquoted}, 'NaN|Infinity')"
+    return ""
 
 
 def _why(sync: Sync, spec: ObjectSpec, types: dict[str, str]) -> str:
     """SQL of the reason why a row must not be sent; null where there is none."""
     cases = ["WHEN source_key IS NULL THEN 'the key is null'"]
-    empty = {m.to: f"coalesce(CAST({identifier(f'id.{m.to}')} AS VARCHAR), '') = ''" for m in sync.identifiers}
+    empty = {m.to: _nobody(identifier(f"id.{m.to}")) for m in sync.identifiers}
     if len(empty) > 1:
         cases.append(f"WHEN {' AND '.join(empty.values())} THEN 'every identifier is empty'")
     for name, test in empty.items():
         field = _field(spec, name)
         if len(empty) == 1 or (field and field.required):
             cases.append(f"WHEN {test} THEN {literal(f'identifier {name} is empty')}")
+    for mapping in sync.identifiers:
+        if test := _no_number(identifier(f"id.{mapping.to}"), types[f"id.{mapping.to}"]):
+            cases.append(f"WHEN {test} THEN {literal(f'identifier {mapping.to} is no number')}")  # noqa: PERF401
     for mapping in sync.fields:
         column, field = f"field.{mapping.to}", _field(spec, mapping.to)
-        if types[column] in ("DOUBLE", "FLOAT"):
-            cases.append(
-                f"WHEN NOT isfinite({identifier(column)}) THEN {literal(f'field {mapping.to} is no number')}"
-            )
+        if test := _no_number(identifier(column), types[column]):
+            cases.append(f"WHEN {test} THEN {literal(f'field {mapping.to} is no number')}")
         if field and field.required:
             cases.append(f"WHEN {identifier(column)} IS NULL THEN {literal(f'field {mapping.to} is empty')}")
     return f"CASE {' '.join(cases)} END"

@@ -58,13 +58,13 @@ def translate(what: str, kind: type[HeadgateError] = SourceError, code: str | No
     except duckdb.OutOfMemoryException as error:
         raise StateError(
             f"{what} needs more memory or disk than it may use",
-            code="HG310",
+            code="HG340",
             fix="raise [engine] memory_limit in config.toml, or free disk space for the state folder",
         ) from error
     except duckdb.IOException as error:
         raise StateError(
             f"{what} could not read or write a file: {_disk(str(error))}",
-            code="HG311",
+            code="HG341",
             fix="check free space and permissions of the state folder",
         ) from error
     except duckdb.Error as error:

@@ -50,7 +50,10 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """How many changes of each kind there are, and how many rows stay as they are."""
+    """How many changes of each kind there are, and how many of the cohort's rows the destination has as they are.
+
+    A row whose change is rejected and waits counts as backed off or given up, and as nothing else.
+    """
 
     add: int = 0
     update: int = 0
@@ -122,19 +125,20 @@ def compare(
     _reassert(connection, ops)
     keep = sorted(ops | ({"add"} if mode is Mode.UPDATE else set()))
     connection.execute("DELETE FROM changes WHERE NOT list_contains(?::VARCHAR[], op)", [keep])
-    backed_off, given_up = _hold_out(connection, rejected, now)
-    members, touched = _one(
-        connection,
-        "SELECT (SELECT coalesce(sum(n), 0) FROM member_sums)::BIGINT, count(*) FILTER (op <> 'add') FROM changes",
-    )
     if mode is Mode.UPDATE:
         connection.execute("UPDATE changes SET op = 'update' WHERE op = 'add'")
+    rows, touched = _one(
+        connection,
+        f"SELECT (SELECT coalesce(sum(n), 0) FROM source_sums WHERE bucket < {_INVALID})::BIGINT, "
+        "count(*) FILTER (op <> 'remove') FROM changes",
+    )
+    backed_off, given_up = _hold_out(connection, rejected, now)
     counts = dict(connection.execute("SELECT op, count(*) FROM changes GROUP BY op").fetchall())
     return Diff(
         add=counts.get("add", 0),
         update=counts.get("update", 0),
         remove=counts.get("remove", 0),
-        unchanged=max(0, members - touched),
+        unchanged=rows - touched,
         backed_off=backed_off,
         given_up=given_up,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 import sqlglot
@@ -33,12 +34,15 @@ _ALLOWED = frozenset((_SYNTAX + " " + _FUNCTIONS).split())
 _BY_NAME = frozenset(
     {"strip_accents", "regexp_matches", "ends_with", "suffix", "prefix", "ltrim", "rtrim", "lpad"}
 )
+_WORD = re.compile(r"\w+")
 _UNSTABLE = frozenset({"Rand", "CurrentDate", "CurrentTimestamp", "CurrentTime", "Uuid", "now", "today", "random"})
 
 
 def _parse(text: str) -> exp.Expr:
     try:
         statements = sqlglot.parse(text, read="duckdb")
+    except RecursionError:
+        raise BadExpression("the expression is nested too deeply", code="HG123") from None
     except SqlglotError as error:
         raise BadExpression(
             f"the expression cannot be read: {_where(error)}",
@@ -59,6 +63,7 @@ def _where(error: SqlglotError) -> str:
 
 def _check(node: exp.Expr) -> None:
     name = type(node).__name__
+    _check_words(node)
     called = node.name.lower() if isinstance(node, exp.Anonymous) else name
     if called in _UNSTABLE:
         raise BadExpression(
@@ -80,6 +85,14 @@ def _check(node: exp.Expr) -> None:
             f"`{_title(node)}` is not allowed in expressions",
             fix="expressions are scalar: columns, constants, operators, CASE and plain functions",
         )
+
+
+def _check_words(node: exp.Expr) -> None:
+    """What sqlglot writes as it stands, without quotes: type names, parts of dates. SQL could hide in them."""
+    if isinstance(node, exp.DataType) and (node.this is exp.DType.USERDEFINED or node.args.get("kind")):
+        raise BadExpression("a cast to a type that is not DuckDB's own is not allowed in expressions")
+    if isinstance(node, exp.Var) and not _WORD.fullmatch(node.name):
+        raise BadExpression(f"`{node.name}` is not allowed in expressions", fix="write a plain word, such as year")
 
 
 def _title(node: exp.Expr) -> str:

@@ -52,7 +52,12 @@ Guardrail = Callable[[Facts], Verdict | None]
 
 
 def _share(part: int, whole: int) -> float:
-    return round(100 * part / whole, 2) if whole else 0.0
+    return 100 * part / whole if whole else 0.0
+
+
+def _shown(share: float) -> float:
+    """For people; limits are compared with the share itself."""
+    return round(share, 2)
 
 
 def source_empty(facts: Facts) -> Verdict | None:
@@ -100,20 +105,22 @@ def removals_pct(facts: Facts) -> Verdict | None:
     limit, value = facts.limits.max_removed_pct, facts.removed_pct
     if facts.counts.remove < facts.limits.small_removal or value <= limit:
         return None
-    message = f"the plan removes {value:g} % of {facts.counts.members:,} members, more than {limit:g} %"
-    return Verdict("removals_pct", _HOLD, limit, value, message)
+    shown = _shown(value)
+    message = f"the plan removes {shown:g} % of {facts.counts.members:,} members, more than {limit:g} %"
+    return Verdict("removals_pct", _HOLD, limit, shown, message)
 
 
 def removals_7d(facts: Facts) -> Verdict | None:
     """A slow bleed: removals that stay below the other limits day after day."""
-    if facts.removed_7d == 0 or facts.counts.remove < facts.limits.small_removal:
-        return None
     total = facts.removed_7d + facts.counts.remove
+    if facts.removed_7d == 0 or facts.counts.remove == 0 or total < facts.limits.small_removal:
+        return None
     limit, value = facts.limits.max_removed_pct_7d, _share(total, facts.counts.members + facts.removed_7d)
     if value <= limit:
         return None
-    message = f"with this plan {total:,} members ({value:g} %) leave within 7 days, more than {limit:g} %"
-    return Verdict("removals_7d", _HOLD, limit, value, message)
+    shown = _shown(value)
+    message = f"with this plan {total:,} members ({shown:g} %) leave within 7 days, more than {limit:g} %"
+    return Verdict("removals_7d", _HOLD, limit, shown, message)
 
 
 def additions(facts: Facts) -> Verdict | None:
@@ -121,8 +128,9 @@ def additions(facts: Facts) -> Verdict | None:
     limit, value = facts.limits.max_added_pct, _share(facts.counts.add, facts.counts.members)
     if facts.first_run or facts.counts.add < facts.limits.small_removal or value <= limit:
         return None
-    message = f"the plan adds {facts.counts.add:,} to {facts.counts.members:,} members ({value:g} %)"
-    return Verdict("additions", _HOLD if facts.limits.hold_additions else _WARN, limit, value, message)
+    shown = _shown(value)
+    message = f"the plan adds {facts.counts.add:,} to {facts.counts.members:,} members ({shown:g} %)"
+    return Verdict("additions", _HOLD if facts.limits.hold_additions else _WARN, limit, shown, message)
 
 
 def nulled(facts: Facts) -> Verdict | None:
@@ -132,8 +140,9 @@ def nulled(facts: Facts) -> Verdict | None:
     if not shares or max(shares.values()) <= limit:
         return None
     name = max(shares, key=lambda n: shares[n])
-    message = f"field '{name}' turns null for {shares[name]:g} % of the members, more than {limit:g} %"
-    return Verdict("nulled", _HOLD, limit, shares[name], message)
+    shown = _shown(shares[name])
+    message = f"field '{name}' turns null for {shown:g} % of the members, more than {limit:g} %"
+    return Verdict("nulled", _HOLD, limit, shown, message)
 
 
 def irreversible(facts: Facts) -> Verdict | None:
@@ -169,7 +178,7 @@ def drift(facts: Facts) -> Verdict | None:
     if value <= limit:
         return None
     message = f"the cohort went from {before:,} to {facts.refresh.rows:,} rows, more than {limit:g} %"
-    return Verdict("drift", _HOLD, limit, value, message)
+    return Verdict("drift", _HOLD, limit, _shown(value), message)
 
 
 def first_run(facts: Facts) -> Verdict | None:

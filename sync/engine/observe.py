@@ -78,7 +78,7 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
     with (
         closing(open_database(settings)) as connection,
         source.stage(connection, where, needed, spool) as staged,
-        translate(f"reading {where.title}", SourceError, "HG205"),
+        translate(f"reading {where.title}", SourceError, "HG215"),
     ):
         lock_down(connection)
         compiled = _compile(connection, job, staged.sql, staged.columns)

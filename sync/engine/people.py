@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.batches import PlanFile
 from sync.engine.database import identifier as quoted
 from sync.engine.database import lock_down, open_database, translate
+from sync.engine.expressions import columns_of, to_sql
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.settle import exceptions_file
 from sync.engine.transforms import apply
 from sync.errors import StateError
-from sync.mapping import Transform
+from sync.mapping import FieldMapping, Transform
 from sync.state.base import RejectedRecord, StateReader
 from sync.state.members import folder_of, relation
 
@@ -23,8 +25,9 @@ __all__ = ["find", "rejected_values"]
 
 
 def find(state: StateReader, settings: EngineSettings, job: SyncJob, identifier: str) -> list[dict[str, Any]]:
-    """Members of a sync with this identifier, as given or as the mapping would transform it; or with this key.
+    """Members of a sync with this identifier, as given or as the mapping would make it; or with this key.
 
+    Case and white space around it make no difference, so that somebody is found as people spell them.
     Each is `status`, `audience`, `destination`, `since`, `updated` (seconds since the epoch) and `remote_id`.
     """
     generation = state.generation(job.name)
@@ -35,7 +38,8 @@ def find(state: StateReader, settings: EngineSettings, job: SyncJob, identifier:
     with closing(open_database(settings)) as connection, translate("looking a person up", StateError):
         lock_down(connection)
         wanted = _forms(connection, job, identifier)
-        tests = [f"CAST({quoted(f'id.{name}')} AS VARCHAR) IN (SELECT unnest(?))" for name in names]
+        stored = [_plain(quoted(f"id.{name}")) for name in names]
+        tests = [f"{column} IN (SELECT unnest(?))" for column in stored]
         rows = connection.execute(
             f"SELECT key::VARCHAR, first_at, last_at, remote_id FROM ({members}) "
             f"WHERE source_key = ? OR {' OR '.join(tests)}",
@@ -56,21 +60,42 @@ def find(state: StateReader, settings: EngineSettings, job: SyncJob, identifier:
     ]
 
 
+def _plain(text: str) -> str:
+    return apply(text, Transform(name="email"))
+
+
 def _forms(connection: duckdb.DuckDBPyConnection, job: SyncJob, text: str) -> dict[str, set[str]]:
     """How each identifier would be written if its column held this text: as given, transformed, and hashed."""
     forms = {}
     for mapping in job.sync.identifiers:
         field = next((f for f in job.spec.fields if f.name == mapping.to), None)
         platform = [Transform(name=n) for n in (field.normalise, field.hash) if n] if field else []
-        value, columns = "given", ["given"]
+        columns = ["given", *_computed(mapping)]
+        value = columns[-1]
         for transform in (*mapping.transform, *platform):
             value = apply(value, transform)
             columns.append(value)
-        row = connection.execute(
-            f"SELECT {', '.join(columns)} FROM (SELECT ?::VARCHAR AS given)", [text]
-        ).fetchall()[0]
-        forms[mapping.to] = {str(form) for form in row if form is not None}
+        given = {text, text.strip().lower()}  # a digest is of what was in the column, mostly lower case
+        forms[mapping.to] = {form for column in columns for form in _evaluated(connection, column, sorted(given))}
     return forms
+
+
+def _computed(mapping: FieldMapping) -> list[str]:
+    """SQL of an identifier that an expression makes of one column."""
+    if mapping.expr is None or len(columns := columns_of(mapping.expr)) != 1:
+        return []
+    return [f"(SELECT {to_sql(mapping.expr, columns)} FROM (SELECT given AS {quoted(columns[0])}))"]
+
+
+def _evaluated(connection: duckdb.DuckDBPyConnection, value: str, given: Sequence[str]) -> set[str]:
+    """What the SQL makes of the texts; nothing where its column holds no text, as a number that is rounded."""
+    import duckdb
+
+    query = f"SELECT {_plain(value)} FROM (SELECT unnest(?::VARCHAR[]) AS given)"
+    try:
+        return {str(form) for (form,) in connection.execute(query, [given]).fetchall() if form is not None}
+    except (duckdb.BinderException, duckdb.ConversionException):
+        return set()
 
 
 def rejected_values(settings: EngineSettings, record: RejectedRecord) -> dict[str, Any]:

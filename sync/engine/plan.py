@@ -109,6 +109,10 @@ def freeze(
     return Frozen(str(final.relative_to(settings.folder)), sha256, dict(written))
 
 
+_ABSENT = "SELECT key FROM changes UNION ALL SELECT key FROM held_out WHERE op = 'add'"
+"""Whom a snapshot's unchanged rows leave out: a member whose update waits stays in the audience."""
+
+
 def _payload(compiled: Compiled, cohort: str, members: str, op: str, *, everybody: bool) -> str:
     """The changed rows of the cohort; an update carries what the member had."""
     own = ", ".join(identifier(f"id.{n}") for n in compiled.identifiers)
@@ -116,7 +120,7 @@ def _payload(compiled: Compiled, cohort: str, members: str, op: str, *, everybod
     which = (
         f"SEMI JOIN (SELECT key FROM changes WHERE op = '{op}') c ON s.key = c.key"
         if op != "keep"
-        else "ANTI JOIN (SELECT key FROM changes UNION ALL SELECT key FROM held_out) c ON s.key = c.key"
+        else f"ANTI JOIN ({_ABSENT}) c ON s.key = c.key"
     )
     which = "" if everybody else which
     base = (

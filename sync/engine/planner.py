@@ -14,7 +14,8 @@ from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.observe import Observed, definition_of, refuse_bad_keys
 from sync.engine.plan import Frozen, freeze, inputs_digest, make_plan, with_counts
 from sync.engine.settle import exceptions_file
-from sync.sdk.nouns import Op
+from sync.errors import DecisionError
+from sync.sdk.nouns import Delivery, Op
 from sync.state.base import Counts, Plan, PlanStatus, RejectedRecord, StateReader, VerdictAnswer
 
 __all__ = ["Difference", "Planner", "held_again", "permitted"]
@@ -89,8 +90,14 @@ class Planner:
         return inputs_digest(self.job, seen.generation.number, seen.refresh.version, extra)
 
     def plan(self, difference: Difference, ops: frozenset[Op], *, kept_back: int = 0) -> Plan:
-        """Freeze the changes of these ops and judge them."""
+        """Freeze the changes of these ops and judge them. Raises `DecisionError` where they are inseparable."""
         seen = difference.seen
+        if self.job.spec.delivery is Delivery.SNAPSHOT and ops != permitted(self.job):
+            raise DecisionError(
+                f"'{self.job.destination}' takes whole audiences: no kind of change can be left out",
+                code="HG508",
+                fix=f"run all of it: headgate run {self.job.name}",
+            )
         frozen = freeze(
             seen.connection,
             self.settings,

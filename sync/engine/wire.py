@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
-from sync.engine.database import identifier
+from sync.engine.database import identifier, literal
 
-__all__ = ["decoders", "wire_sql"]
+__all__ = ["decoders", "is_nested", "json_sql", "wire_sql"]
 
 _INTEGERS = ["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"]
 _NATIVE = frozenset(["BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", *_INTEGERS])
@@ -22,8 +23,8 @@ _EXACT_DIGITS = 15  # what a double holds without loss
 
 
 def _decimal(column: str, width: int, scale: int) -> str:
-    if scale == 0 and width <= 18:
-        return f"{column}::BIGINT"
+    if scale == 0:
+        return f"{column}::BIGINT" if width <= 18 else f"{column}::HUGEINT"
     return f"{column}::DOUBLE" if width <= _EXACT_DIGITS else f"{column}::VARCHAR"
 
 
@@ -46,7 +47,17 @@ def wire_sql(name: str, type: str) -> str:
     if match := _DECIMAL.fullmatch(type):
         return _decimal(column, int(match[1]), int(match[2]))
     if is_nested(type):
-        return f"to_json({column})::VARCHAR"
+        return f"{json_sql(name, type)}::VARCHAR"
+    return _text(column, type) or f"{column}::VARCHAR"
+
+
+def json_sql(name: str, type: str) -> str:
+    """SQL of a column's wire value, as JSON where it is nested: what a JSON function takes."""
+    return f"to_json({_nested(identifier(name), type)})" if is_nested(type) else wire_sql(name, type)
+
+
+def _text(column: str, type: str) -> str:
+    """SQL of the text of a type whose own is not the wire's; empty for the others."""
     if type == "TIMESTAMP WITH TIME ZONE":
         return f"replace(replace({column}::VARCHAR, ' ', 'T'), '+00', 'Z')"
     if type.startswith("TIMESTAMP"):
@@ -55,7 +66,33 @@ def wire_sql(name: str, type: str) -> str:
         return f"to_base64({column})"
     if type == "INTERVAL":
         return _interval(column)
-    return f"{column}::VARCHAR"
+    return ""
+
+
+def _nested(column: str, type: str) -> str:
+    """SQL of a nested value whose parts have their wire texts, where they are not those of `to_json`."""
+    if not any(name in type for name in ("TIMESTAMP", "BLOB", "INTERVAL")):
+        return column
+    import duckdb
+
+    return _rebuilt(column, duckdb.dtype(type))
+
+
+def _rebuilt(value: str, type: Any, depth: int = 0) -> str:
+    """Lists, structs and maps taken apart and put together again; a variable of its own at each depth."""
+    item = f"item{depth}"
+    if type.id in ("list", "array"):
+        inner = _rebuilt(item, type.children[0][1], depth + 1)
+        return f"list_transform({value}, lambda {item}: {inner})"
+    if type.id == "struct":
+        parts = (f"{literal(n)}: {_rebuilt(f'{value}[{literal(n)}]', t, depth + 1)}" for n, t in type.children)
+        return f"CASE WHEN {value} IS NOT NULL THEN {{{', '.join(parts)}}} END"
+    if type.id == "map":
+        key = _rebuilt(f"{item}['key']", type.children[0][1], depth + 1)
+        held = _rebuilt(f"{item}['value']", type.children[1][1], depth + 1)
+        entries = f"list_transform(map_entries({value}), lambda {item}: {{'k': {key}, 'v': {held}}})"
+        return f"map_from_entries({entries})"
+    return _text(value, str(type)) or value
 
 
 def is_nested(type: str) -> bool:
@@ -65,4 +102,14 @@ def is_nested(type: str) -> bool:
 
 def decoders(types: Sequence[str]) -> list[tuple[int, Callable[[str], Any]]]:
     """Positions of the columns whose wire value has to be read from JSON text."""
-    return [(index, json.loads) for index, type in enumerate(types) if is_nested(type)]
+    return [(index, _read) for index, type in enumerate(types) if is_nested(type)]
+
+
+def _read(text: str) -> Any:
+    return json.loads(text, parse_float=_number)
+
+
+def _number(text: str) -> float | str:
+    """A number where a double holds it without loss, else its text: a decimal of many digits."""
+    value = float(text)
+    return value if len(text) <= _EXACT_DIGITS or Decimal(repr(value)) == Decimal(text) else text
