@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-MAPPED = "user_id, email, phone, first_name, country, ltv, score"
+EMAIL = r"lower(regexp_replace(email, '^[\s\p{Z}]+|[\s\p{Z}]+$', '', 'g'))"  # as the mapping asks for it
+MAPPED = f"user_id, {EMAIL}, phone, first_name, country, ltv, score"
 THREADS = 2
 
 
