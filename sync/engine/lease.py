@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 
@@ -46,7 +47,8 @@ class LeaseKeeper:
         self._done.set()
         self._thread.join()
         if not self._lost:
-            self._state.release(self.lease)
+            with contextlib.suppress(StateError):  # then it ends by itself
+                self._state.release(self.lease)
 
     @property
     def lease(self) -> Lease:

@@ -9,7 +9,9 @@ from sync.state.base import BatchRow, Outcomes
 
 __all__ = ["read", "the_same_for_all"]
 
-_DONE = frozenset({Status.APPLIED, Status.ACCEPTED})
+_MISSING = (Status.UNKNOWN, "the destination said nothing of this record")
+_NO_STATUS = (Status.UNKNOWN, "the connector gave a status that there is not")
+_TWICE = (Status.UNKNOWN, "the destination answered twice, and not the same")
 
 
 def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
@@ -21,15 +23,16 @@ def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
     accepted = 0
     applied = 0
     exceptions: dict[str, tuple[Status, str]] = {}
-    seen: dict[str, Status] = {}
+    seen: dict[str, object] = {}
     remote_ids: dict[int, str] = {}
     for receipt in receipts:
-        key, status = receipt.key, receipt.status
+        key = receipt.key
+        status: object = receipt.status  # whatever a connector put there
         if key not in positions:
             continue
         if key in seen:
             if seen[key] is not status:
-                exceptions[key] = (Status.UNKNOWN, "the destination answered twice, and not the same")
+                exceptions[key] = _TWICE
             continue
         seen[key] = status
         if status is Status.APPLIED:
@@ -37,15 +40,14 @@ def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
         elif status is Status.ACCEPTED:
             accepted += 1
         else:
-            exceptions[key] = (status, receipt.reason)
+            exceptions[key] = (status, str(receipt.reason)) if isinstance(status, Status) else _NO_STATUS
         if receipt.remote_id is not None:
-            remote_ids[positions[key]] = receipt.remote_id
+            remote_ids[positions[key]] = str(receipt.remote_id)
     for key in exceptions:
         applied -= seen[key] is Status.APPLIED
         accepted -= seen[key] is Status.ACCEPTED
     if len(seen) < len(positions):
-        missing = (Status.UNKNOWN, "the destination said nothing of this record")
-        exceptions.update({key: missing for key in positions if key not in seen})
+        exceptions.update({key: _MISSING for key in positions if key not in seen})
     return Outcomes(applied, accepted, _rows(batch.changes, positions, exceptions), remote_ids)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from sync.state.base import Counts, Plan, Verdict, VerdictAnswer
 
-__all__ = ["Observer", "SilentObserver", "SyncReport", "exit_code"]
+__all__ = ["Observer", "SilentObserver", "SyncReport", "exit_code", "joined", "with_rest"]
+
+_DELIVERED = ("applied", "accepted", "requests", "retries")
+_UNDELIVERED = ("rejected", "deferred", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,45 @@ class SyncReport:
         """Records that should be at the destination and are not known to be."""
         c = self.counts
         return self.rejected + self.deferred + self.unknown + c.invalid + c.backed_off
+
+
+def joined(resumed: SyncReport, report: SyncReport, *, complete: bool) -> SyncReport:
+    """One report for a command that finished an interrupted run and then made its own.
+
+    `complete`: the later run could send every op, so that what it has not to tell of is delivered by now.
+    """
+    idle = report.plan is None and not report.code
+    status = resumed.status if idle and resumed.status != "completed" else report.status
+    again = complete and report.status in ("completed", "completed_with_errors") and not idle
+    return replace(
+        report,
+        status=status,
+        resumed=resumed.resumed,
+        plan=report.plan or resumed.plan,
+        counts=resumed.counts if idle and resumed.plan else report.counts,
+        notes=(*resumed.notes, *report.notes),
+        **_sums(resumed, report, _DELIVERED if again else (*_DELIVERED, *_UNDELIVERED)),
+    )
+
+
+def with_rest(sent: SyncReport, rest: SyncReport) -> SyncReport:
+    """One report for additions and updates that were sent, and for the removals that were kept back then."""
+    return replace(
+        sent,
+        status=rest.status if rest.status == "held" or rest.code else sent.status,
+        plan=rest.plan or sent.plan,
+        counts=replace(sent.counts, remove=rest.counts.remove),
+        verdicts=rest.verdicts,
+        code=rest.code,
+        error=rest.error,
+        fix=rest.fix,
+        notes=(*sent.notes, *rest.notes),
+        **_sums(sent, rest, (*_DELIVERED, *_UNDELIVERED)),
+    )
+
+
+def _sums(first: SyncReport, second: SyncReport, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(first, name) + getattr(second, name) for name in names}
 
 
 class Observer(Protocol):

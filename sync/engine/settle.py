@@ -16,7 +16,7 @@ from sync.engine.compile import PROBE
 from sync.engine.database import literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import StateError
-from sync.sdk.nouns import Op, Status
+from sync.sdk.nouns import Delivery, Op, Status
 from sync.state.base import (
     BatchRow,
     BatchState,
@@ -98,7 +98,8 @@ def settlement(
 ) -> Settlement:
     """Write the files of a run's end, and return what the ledger is to record of it in one transaction.
 
-    Safe to repeat after a crash: files that no ledger row names are orphans.
+    Safe to repeat after a crash: files that no ledger row names are orphans. Raises `StateError` where a run is to
+    be completed and not every record of it has an outcome.
     """
     answered = _Answered(
         batches=state.batches(run.id),
@@ -106,6 +107,8 @@ def settlement(
         remote_ids=state.remote_ids(run.id),
         uncertain=frozenset(attempt.batch for attempt in state.attempts(run.id)),
     )
+    if status is RunStatus.COMPLETED:
+        _refuse_unanswered(job, plan, run, answered.batches)
     now = state.now()
     connection = open_database(settings)
     lock_down(connection)
@@ -118,6 +121,19 @@ def settlement(
             return _settlement(ground, state, status, generation, actor=actor, counts=counts, error=error)
     finally:
         connection.close()
+
+
+def _refuse_unanswered(job: SyncJob, plan: Plan, run: Run, batches: Sequence[BatchRow]) -> None:
+    """Planned records are as many as those with an outcome; the file of a snapshot has unchanged ones besides."""
+    planned = sum(getattr(plan.counts, op) for op in run.ops)
+    answered = sum(b.size for b in batches if b.state in (BatchState.ACKED, BatchState.PARKED))
+    snapshot = planned > 0 and job.spec.delivery is Delivery.SNAPSHOT
+    if answered < planned or (answered > planned and not snapshot):
+        raise StateError(
+            f"run {run.id} planned {planned:,} records and has an outcome for {answered:,}: it is not complete",
+            code="HG318",
+            fix="nothing is lost, the run is kept open: report this",
+        )
 
 
 def _load(connection: duckdb.DuckDBPyConnection, path: Path, answered: _Answered) -> None:
@@ -199,7 +215,8 @@ def _write_exceptions(
 ) -> None:
     select = (
         "SELECT p.*, coalesce(e.status, 'invalid') AS status, coalesce(e.reason, p.why) AS reason "
-        "FROM plan p LEFT JOIN exceptions e ON p.row = e.row WHERE e.row IS NOT NULL OR p.op = 'invalid'"
+        "FROM plan p LEFT JOIN exceptions e ON p.row = e.row "
+        "WHERE (e.row IS NOT NULL AND p.op <> 'keep') OR p.op = 'invalid'"
     )
     if not connection.execute(f"SELECT 1 FROM ({select}) LIMIT 1").fetchall():
         return
@@ -233,7 +250,7 @@ def _settlement(
         status=ended,
         counts=counts,
         generation=generation,
-        accept_refresh=ground.plan.refresh if ended in _DELIVERED else None,
+        accept_refresh=ground.plan.refresh if ended in _DELIVERED and not _kept_back(ground) else None,
         rejected=[*refused, *invalid],
         resolved=resolved - still,
         dirty=dirty,
@@ -242,6 +259,12 @@ def _settlement(
         error=error,
         events=[Event(actor, f"run.{ended}", ground.run.id, told)],
     )
+
+
+def _kept_back(ground: _Ground) -> bool:
+    """Were removals left out: then the refresh is not what others are to be compared with."""
+    removes = Op.REMOVE in ground.job.spec.ops and Op.REMOVE in ground.job.sync.mode.ops
+    return ground.plan.counts.removals_kept_back > 0 or (removes and Op.REMOVE not in ground.run.ops)
 
 
 def _status(status: RunStatus, counts: dict[str, int], uncertain: int, plan: Plan) -> RunStatus:
@@ -314,7 +337,7 @@ def _dirty(ground: _Ground) -> list[tuple[str, int, Op]]:
     """Members whose state at the destination is uncertain.
 
     That is an unknown outcome; and a failure of a batch that has a request never answered, which may still have
-    been applied.
+    been applied. Of a whole audience one member is enough: it makes the next run send the whole again.
     """
     if not ground.job.spec.idempotent:
         return []
@@ -326,4 +349,5 @@ def _dirty(ground: _Ground) -> list[tuple[str, int, Op]]:
         "WHERE e.status = 'unknown' "
         "OR EXISTS (SELECT 1 FROM uncertain u WHERE p.row BETWEEN u.first AND u.last)"
     ).fetchall()
-    return [(key, number, Op(op)) for key, number, op in rows if op in ("add", "update", "remove")]
+    dirty = [(key, number, Op(op)) for key, number, op in rows if op in ("add", "update", "remove")]
+    return dirty[:1] if ground.job.spec.delivery is Delivery.SNAPSHOT else dirty

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sync.state.base import BatchRow, BatchState, Outcomes
@@ -12,9 +14,13 @@ __all__ = ["Tally"]
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run; every change is made under one lock."""
+    """Counts of a run; every change is made under one lock.
+
+    `kept` are the rows of a snapshot that are no changes: they count for nothing.
+    """
 
     planned: int = 0
+    kept: int = 0
     applied: int = 0
     accepted: int = 0
     rejected: int = 0
@@ -31,22 +37,26 @@ class Tally:
 
     def add(self, outcomes: Outcomes) -> None:
         """Count one batch's outcomes."""
+        said = Counter(str(status) for _, _, _, status, _ in outcomes.exceptions)
         with self.lock:
-            self.applied += outcomes.applied
+            self.applied += outcomes.applied - self.kept
             self.accepted += outcomes.accepted
-            for _, _, _, status, _ in outcomes.exceptions:
-                setattr(self, str(status), getattr(self, str(status)) + 1)
+            self.rejected += said["rejected"]
+            self.deferred += said["deferred"]
+            self.unknown += said["unknown"]
 
-    def resume(self, batches: list[BatchRow]) -> None:
+    def resume(self, batches: Iterable[BatchRow]) -> None:
         """Count what an interrupted run had achieved."""
         with self.lock:
             for batch in batches:
                 if batch.state is BatchState.ACKED:
-                    self.applied += batch.applied
+                    self.applied += batch.applied - self.kept
                     self.accepted += batch.accepted
                     self.rejected += batch.rejected
                     self.deferred += batch.deferred
                     self.unknown += batch.unknown
+                elif batch.state is BatchState.PARKED:
+                    self.unknown += batch.size - self.kept
 
     def request(self) -> None:
         """One more request."""
@@ -61,7 +71,7 @@ class Tally:
     def park(self, records: int) -> None:
         """A batch whose outcome nobody can tell."""
         with self.lock:
-            self.unknown += records
+            self.unknown += records - self.kept
 
     def outcomes(self) -> dict[str, int]:
         """The counts by name."""

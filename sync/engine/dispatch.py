@@ -1,0 +1,144 @@
+"""What every part of a delivery shares: whether it goes on, how answers are read, and where they are kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sync.engine.job import DeliverySettings, SyncJob
+from sync.engine.lease import LeaseKeeper
+from sync.engine.pacing import Pacer
+from sync.engine.receipts import read, the_same_for_all
+from sync.engine.report import Observer
+from sync.engine.tally import Tally
+from sync.errors import AuthError, HeadgateError, ProtocolError
+from sync.sdk.nouns import Batch, Delivery, Receipt, Status
+from sync.state.base import Attempt, BatchRow, Outcomes, Run, RunStatus, State
+
+__all__ = ["Dispatch", "Halt"]
+
+_MARGIN = 2.0  # seconds for clocks and for the kernel to close a connection
+_BREAKER_MIN = 50  # rejected records before a share means anything
+_GOOD = (Status.APPLIED, Status.ACCEPTED)
+
+
+class Halt(HeadgateError):
+    """Delivery ends early; what was not sent is kept.
+
+    `status` is what the run reports; `STOPPED` ends the run for good, any other leaves it to be resumed.
+    """
+
+    def __init__(self, status: RunStatus, message: str, *, code: str, fix: str = "") -> None:
+        super().__init__(message, code=code, fix=fix)
+        self.status = status
+
+
+@dataclass
+class Dispatch:
+    """One run's delivery, as seen by everything that sends or polls for it. Any thread may call it."""
+
+    state: State
+    keeper: LeaseKeeper
+    job: SyncJob
+    run: Run
+    settings: DeliverySettings
+    pacer: Pacer
+    observer: Observer
+    stop: threading.Event
+    tally: Tally
+    cause: BaseException | None = None  # why it halts
+    _halted: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds that a request can be alive once it left."""
+        return self.settings.request_timeout + _MARGIN
+
+    @property
+    def snapshot(self) -> bool:
+        """Is the whole audience sent at once."""
+        return self.job.spec.delivery is Delivery.SNAPSHOT
+
+    # --- whether to go on ---------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Is nothing more to be sent."""
+        return self.stop.is_set() or self._halted.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep; True where sending is to end."""
+        until = time.monotonic() + seconds
+        while not self.over and (remaining := until - time.monotonic()) > 0:
+            self.stop.wait(min(remaining, 0.2))
+        return self.over
+
+    def halt(self, error: BaseException) -> None:
+        """The first thing that goes wrong is the cause; what follows from it is not."""
+        with self._lock:
+            self.cause = self.cause or error
+        self._halted.set()
+
+    def stopped(self) -> Halt:
+        """The end of a run that somebody stopped."""
+        return Halt(
+            RunStatus.CANCELLED,
+            "the run was interrupted; what was not sent is kept",
+            code="HG520",
+            fix=f"the next `headgate run {self.job.name}` goes on where this one ended",
+        )
+
+    def refused(self, error: AuthError) -> Halt:
+        """The end of a run whose credentials are not accepted."""
+        return Halt(RunStatus.FAILED, error.message, code=error.code, fix=error.fix or "check its secret")
+
+    # --- what was answered --------------------------------------------------------------------------------
+
+    def read(self, row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
+        """The outcomes that receipts tell; a whole audience is taken whole or not at all."""
+        if not self.snapshot:
+            return read(row, batch, receipts)
+        if sum(1 for receipt in receipts if receipt.status in _GOOD) != len(batch.changes):
+            raise ProtocolError("the destination did not take the whole audience")
+        return Outcomes(applied=row.size)
+
+    def acknowledge(self, attempt: Attempt, outcomes: Outcomes) -> None:
+        """Keep the answer, count it, and stop where too much goes wrong."""
+        self.state.acknowledge(self.keeper.lease, attempt, outcomes)
+        self.tally.add(outcomes)
+        self._break()
+
+    def unclear(self, attempt: Attempt, row: BatchRow, batch: Batch, why: str) -> None:
+        """Nobody can tell what became of these records."""
+        self.observer.note(self.job.name, f"{why}: the outcome of {row.size:,} records is unknown")
+        if self.snapshot:
+            self.park(row)
+        else:
+            self.acknowledge(attempt, the_same_for_all(row, batch, Status.UNKNOWN, why))
+
+    def park(self, row: BatchRow) -> None:
+        """Keep the batch as it is for the end of the run; it is not sent again."""
+        self.state.park(self.keeper.lease, row.run, row.number)
+        self.tally.park(row.size)
+
+    def progress(self) -> None:
+        """Tell how far it is."""
+        self.observer.progress(self.job.name, self.tally.answered, self.tally.planned)
+
+    def _break(self) -> None:
+        """Stop where the destination rejects too much, or nobody understands it."""
+        tally, limit = self.tally, self.job.guardrails.stop_rejected_pct
+        bad = tally.rejected + tally.unknown
+        if bad < _BREAKER_MIN or bad * 100 <= tally.answered * limit:
+            return
+        share = 100 * bad / tally.answered
+        raise Halt(
+            RunStatus.STOPPED,
+            f"{self.job.destination} did not take {bad:,} of {tally.answered:,} records ({share:.0f} %), "
+            f"more than {limit:g} %: guardrail rejected_share stopped the run",
+            code="HG522",
+            fix=f"see why: headgate rejected list {self.job.name}; nothing that failed is marked as synced",
+        )

@@ -1,0 +1,222 @@
+"""One sync under its lease: resume, refresh, diff, freeze, judge; then deliver, hold, or deliver what may go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from sync.engine.approvals import find_plan, moved, refuse_unfit
+from sync.engine.guardrails import answer
+from sync.engine.job import SyncJob
+from sync.engine.lease import LeaseKeeper
+from sync.engine.observe import Observed, observe
+from sync.engine.planner import Difference, Planner, held_again, permitted
+from sync.engine.report import SyncReport, joined, with_rest
+from sync.engine.running import Means, Running
+from sync.errors import DecisionError, HeadgateError, UsageError
+from sync.sdk.nouns import Delivery, Op
+from sync.state.base import Counts, Plan, PlanStatus, RunStatus, VerdictAnswer
+
+__all__ = ["Execution"]
+
+_APPROVED = (PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
+
+
+class Execution:
+    """Plans or runs one sync, once."""
+
+    def __init__(self, means: Means, job: SyncJob, keeper: LeaseKeeper, *, first_run: bool) -> None:
+        self.job = job
+        self.keeper = keeper
+        self.first_run = first_run
+        self.state, self.settings, self.tell = means.state, means.settings, means.observer
+        self.cause = f"{means.trigger}: {means.actor}"
+        self.running = Running(means, job, keeper)
+
+    # --- the two ways through -----------------------------------------------------------------------------
+
+    def plan_only(self) -> SyncReport:
+        """Make and keep a plan of everything there is to change."""
+        if self.state.open_run(self.job.name) is not None:
+            raise HeadgateError(
+                f"a run of '{self.job.name}' was interrupted and is not finished",
+                code="HG524",
+                fix=f"finish it first: headgate run {self.job.name}",
+            )
+        with self._observed() as seen:
+            difference = self._difference(seen)
+            if difference.nothing_to_do:
+                return self._report("unchanged", difference)
+            plan = self._made(difference, permitted(self.job))
+        status = "ready" if plan.status in (PlanStatus.READY, *_APPROVED) else "held"
+        return self._of_plan(status, plan)
+
+    def run(self, only: Iterable[Op] | None, name: str | None) -> SyncReport:
+        """Finish what was interrupted; then deliver a decided plan, or what a fresh one allows."""
+        ops = self._wanted(only)
+        resumed = self.running.resume()
+        if resumed is not None and resumed.code:
+            return resumed
+        report = self._named(name) if name else self._fresh(ops)
+        return report if resumed is None else joined(resumed, report, complete=ops == permitted(self.job))
+
+    def _wanted(self, only: Iterable[Op] | None) -> frozenset[Op]:
+        """The ops that this run may plan; a whole audience cannot be sent in part."""
+        every = permitted(self.job)
+        ops = every if only is None else every & frozenset(only)
+        if ops != every and self.job.spec.delivery is Delivery.SNAPSHOT:
+            raise UsageError(
+                f"{self.job.destination} takes whole audiences: a part of the changes cannot be sent",
+                fix=f"run it whole: headgate run {self.job.name}",
+            )
+        return ops
+
+    def _named(self, name: str) -> SyncReport:
+        """Deliver exactly this plan."""
+        plan = find_plan(self.state, name)
+        if plan.sync != self.job.name:
+            raise DecisionError(f"plan {plan.id} is of sync '{plan.sync}', not '{self.job.name}'", code="HG501")
+        refuse_unfit(plan, self.state.now())
+        if plan.status is PlanStatus.HELD:
+            return self._of_plan("held", plan)
+        with self._observed() as seen:
+            what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
+        if what:
+            raise self._void(plan, what)
+        return self._carried_out(plan, permitted(self.job), permitted(self.job))
+
+    def _fresh(self, ops: frozenset[Op], *, rest: bool = False) -> SyncReport:
+        """Observe, plan, judge; then deliver, hold, or deliver what is not held.
+
+        `rest` is what is left after additions went out while removals were kept: it is held, or nothing.
+        """
+        additions = None
+        with self._observed() as seen:
+            difference = self._difference(seen)
+            if difference.nothing_to_do:
+                return self._unchanged(difference)
+            if rest and difference.diff.remove < difference.diff.changes:
+                ops &= {Op.REMOVE}  # what was rejected a moment ago is not tried again at once
+            plan = self._made(difference, ops)
+            if _only_removals_held(plan) and plan.counts.add + plan.counts.update > 0:
+                additions = self._made(difference, ops - {Op.REMOVE}, kept_back=plan.counts.remove)
+        if additions is not None:
+            sent = self.running.carry_out(additions, ops - {Op.REMOVE})
+            return self._then_rest(sent, ops)
+        if plan.status is PlanStatus.HELD:
+            return self._hold(plan)
+        return self._carried_out(plan, ops, ops)
+
+    def _carried_out(self, plan: Plan, ops: frozenset[Op], rest: frozenset[Op]) -> SyncReport:
+        """A plan that no guardrail holds, or that a person decided on."""
+        if plan.status is not PlanStatus.APPROVED_WITHOUT_REMOVALS or not plan.counts.remove:
+            return self.running.carry_out(plan, ops)
+        if self.job.spec.delivery is Delivery.SNAPSHOT:
+            raise self._void(plan, f"{self.job.destination} takes whole audiences: removals cannot be kept back")
+        return self._then_rest(self.running.carry_out(plan, ops - {Op.REMOVE}), rest)
+
+    def _then_rest(self, sent: SyncReport, ops: frozenset[Op]) -> SyncReport:
+        """After additions and updates went out: freeze the removals as a plan of their own, which is held."""
+        return sent if sent.code else with_rest(sent, self._fresh(ops, rest=True))
+
+    # --- planning -----------------------------------------------------------------------------------------
+
+    def _observed(self) -> AbstractContextManager[Observed]:
+        self.tell.phase(self.job.name, "refresh")
+        return observe(self.state, self.settings, self.job, self.cause)
+
+    def _planner(self) -> Planner:
+        return Planner(self.state, self.settings, self.job, first_run=self.first_run)
+
+    def _difference(self, seen: Observed) -> Difference:
+        self.tell.phase(self.job.name, "diff", f"{seen.refresh.rows:,} rows")
+        difference = self._planner().difference(seen)
+        self._void_overtaken(difference)
+        return difference
+
+    def _void_overtaken(self, difference: Difference) -> None:
+        """Approvals bind what was judged: where that moved they are void, and say why."""
+        for plan in self.state.plans(self.job.name, *_APPROVED):
+            seen = difference.seen
+            what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
+            if what:
+                self._set_void(plan, what)
+
+    def _made(self, difference: Difference, ops: frozenset[Op], *, kept_back: int = 0) -> Plan:
+        """The plan of a difference: the one that waits already, where nothing moved since it was made."""
+        planner = self._planner()
+        waiting = held_again(self.state, planner.inputs(difference.seen, ops), self.job.name, planner.now)
+        if waiting is not None:
+            return waiting
+        self.tell.phase(self.job.name, "guard", f"{difference.diff.changes:,} changes")
+        plan = planner.plan(difference, ops, kept_back=kept_back)
+        self.state.add_refresh(self.keeper.lease, difference.seen.refresh)
+        self._settle_rejected(difference)
+        return self._kept(plan)
+
+    def _kept(self, plan: Plan) -> Plan:
+        """The plan as the ledger has it then: made again, it may be decided already."""
+        c = plan.counts
+        event = self.running.event(
+            f"plan.{plan.status}",
+            plan.id,
+            digest=plan.digest,
+            add=c.add,
+            update=c.update,
+            remove=c.remove,
+            guardrails=[v.guardrail for v in plan.verdicts],
+        )
+        self.state.add_plan(self.keeper.lease, plan, [event])
+        return self.state.plan(plan.digest) or plan
+
+    def _void(self, plan: Plan, why: str) -> DecisionError:
+        self._set_void(plan, why)
+        return DecisionError(
+            f"plan {plan.id} is void: {why}; nothing was sent",
+            code="HG505",
+            fix=f"make a new one: headgate plan {self.job.name}",
+        )
+
+    def _set_void(self, plan: Plan, why: str) -> None:
+        self.state.set_plan(plan.id, PlanStatus.VOID, why, [self.running.event("plan.void", plan.id, why=why)])
+
+    def _settle_rejected(self, difference: Difference) -> None:
+        if difference.settled:
+            self.state.drop_rejected(self.keeper.lease, difference.settled)
+
+    # --- runs that send nothing ---------------------------------------------------------------------------
+
+    def _unchanged(self, difference: Difference) -> SyncReport:
+        """Nothing to send. Green, unless records that were rejected before still wait."""
+        self.state.add_refresh(self.keeper.lease, replace(difference.seen.refresh, accepted=True))
+        self._settle_rejected(difference)
+        waiting = difference.diff.backed_off
+        status = RunStatus.COMPLETED_WITH_ERRORS if waiting else RunStatus.COMPLETED
+        run = self.running.new_run(None, status, finished=self.state.now())
+        self.state.add_run(run, [self.running.event(f"run.{status}", run.id, requests=0)])
+        return self._report(str(status), difference, run=run.id)
+
+    def _hold(self, plan: Plan) -> SyncReport:
+        run = self.running.new_run(plan.id, RunStatus.HELD, finished=self.state.now())
+        self.state.add_run(run)
+        return replace(self._of_plan("held", plan), run=run.id)
+
+    # --- reports ------------------------------------------------------------------------------------------
+
+    def _report(self, status: str, difference: Difference, *, run: str | None = None) -> SyncReport:
+        diff = difference.diff
+        counts = Counts(
+            unchanged=diff.unchanged,
+            members=difference.seen.generation.members,
+            backed_off=diff.backed_off,
+            given_up=diff.given_up,
+        )
+        return SyncReport(self.job.name, status, run=run, counts=counts)
+
+    def _of_plan(self, status: str, plan: Plan) -> SyncReport:
+        return SyncReport(self.job.name, status, plan=plan, counts=plan.counts, verdicts=plan.verdicts)
+
+
+def _only_removals_held(plan: Plan) -> bool:
+    return plan.status is PlanStatus.HELD and answer(plan.verdicts) is VerdictAnswer.HOLD_REMOVALS

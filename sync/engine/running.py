@@ -1,0 +1,211 @@
+"""A run carried out: opened with all its batches, delivered, settled; or taken up where another process ended."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass, replace
+
+from sync.engine.batches import PlanFile, cut
+from sync.engine.delivery import deliver
+from sync.engine.dispatch import Dispatch, Halt
+from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.lease import LeaseKeeper
+from sync.engine.observe import definition_of
+from sync.engine.pacing import Pacers
+from sync.engine.plan import verify_file
+from sync.engine.report import Observer, SyncReport
+from sync.engine.settle import settlement
+from sync.engine.tally import Tally
+from sync.errors import HeadgateError
+from sync.sdk.nouns import Op
+from sync.state.base import BatchState, Event, Plan, PlanStatus, Run, RunStatus, State, Verdict, VerdictAnswer
+
+__all__ = ["Means", "Running"]
+
+_JOB_PATIENCE = 7 * 86400.0  # seconds that a run is kept open for nothing but its jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every run of one caller works with; see `Runner`."""
+
+    state: State
+    settings: EngineSettings
+    actor: str
+    trigger: str
+    observer: Observer
+    stop: threading.Event
+    pacers: Pacers
+
+
+@dataclass(frozen=True)
+class Running:
+    """Carries out runs of one sync under its lease."""
+
+    means: Means
+    job: SyncJob
+    keeper: LeaseKeeper
+
+    def carry_out(self, plan: Plan, ops: frozenset[Op]) -> SyncReport:
+        """Open a run of these ops of a plan that may be delivered, and deliver it."""
+        settings = self.means.settings
+        approved = plan.status is PlanStatus.APPROVED
+        run = self.new_run(plan.id, RunStatus.SENDING, ops, approved=approved)
+        with PlanFile(settings, verify_file(settings, plan)) as file:
+            # A whole audience in which nothing changed is not sent for the sake of invalid rows.
+            batches = cut(run.id, file, self.job, ops) if _planned(plan, ops) else []
+            event = self.event("run.started", run.id, plan=plan.id, batches=len(batches))
+            self.means.state.open(self.keeper.lease, run, batches, [event])
+            return self._deliver(plan, run, file)
+
+    def resume(self) -> SyncReport | None:
+        """Finish the run that a crash or a signal interrupted: replay its batches as they were stored."""
+        state, settings = self.means.state, self.means.settings
+        run = state.open_run(self.job.name)
+        if run is None or run.plan is None:
+            return None
+        plan = state.plan(run.plan)
+        if plan is None:
+            raise HeadgateError(f"the plan of run {run.id} is not in the ledger", code="HG303")
+        self.means.observer.note(self.job.name, f"run {run.id} was interrupted; it is finished first")
+        state.set_run(self.keeper.lease, run.id, RunStatus.SENDING)
+        with PlanFile(settings, verify_file(settings, plan)) as file:
+            if self._outdated(plan, run):
+                return self._give_up(plan, run)
+            return replace(self._deliver(plan, run, file), resumed=run.id)
+
+    def _outdated(self, plan: Plan, run: Run) -> bool:
+        """Is the plan not to be gone on with. Where all is sent, only jobs are waited for, and longer."""
+        if plan.mapping_digest != self.job.mapping_digest:
+            return True
+        state = self.means.state
+        until = plan.expires_at
+        if not state.batches(run.id, BatchState.PLANNED, BatchState.INTENT):
+            until = max(until, run.started_at + _JOB_PATIENCE)
+        return state.now() > until
+
+    def _give_up(self, plan: Plan, run: Run) -> SyncReport:
+        """The mapping moved, or the plan is too old, to go on: keep what was answered, and plan afresh.
+
+        Batches that may have been sent are dirty: the next plan sets their members again.
+        """
+        tally = Tally()
+        tally.resume(self.means.state.batches(run.id))
+        self._settle(plan, run, tally, RunStatus.CANCELLED, None)
+        note = f"run {run.id} was given up: its mapping changed or its plan expired; a new plan takes its place"
+        return SyncReport(self.job.name, "completed", resumed=run.id, notes=(note,))
+
+    # --- delivering and settling --------------------------------------------------------------------------
+
+    def _deliver(self, plan: Plan, run: Run, file: PlanFile) -> SyncReport:
+        means = self.means
+        tally = Tally(planned=_planned(plan, run.ops))
+        means.observer.phase(self.job.name, "deliver", f"{tally.planned:,} records")
+        dispatch = Dispatch(
+            state=means.state,
+            keeper=self.keeper,
+            job=self.job,
+            run=run,
+            settings=means.settings.delivery,
+            pacer=means.pacers.of(self.job.account, self.job.limits.rates),
+            observer=means.observer,
+            stop=means.stop,
+            tally=tally,
+        )
+        try:
+            deliver(dispatch, file)
+        except Halt as halt:
+            return self._halted(plan, run, tally, halt)
+        means.observer.phase(self.job.name, "record")
+        status = self._settle(plan, run, tally, RunStatus.COMPLETED, None)
+        means.state.remember(self.keeper.lease, "definition", definition_of(self.job))
+        return self._sent(plan, run, tally, str(status))
+
+    def _halted(self, plan: Plan, run: Run, tally: Tally, halt: Halt) -> SyncReport:
+        """A guardrail's stop ends the run; anything else leaves it open for the next one."""
+        if halt.status is RunStatus.STOPPED:
+            self._settle(plan, run, tally, RunStatus.STOPPED, {"code": halt.code, "message": halt.message})
+        else:
+            self.means.state.record(self.event("run.interrupted", run.id, code=halt.code, why=halt.message))
+        report = self._sent(plan, run, tally, str(halt.status))
+        return replace(report, code=halt.code, error=halt.message, fix=halt.fix)
+
+    def _settle(
+        self, plan: Plan, run: Run, tally: Tally, status: RunStatus, error: dict[str, str] | None
+    ) -> RunStatus:
+        means = self.means
+        ended = settlement(
+            means.state,
+            means.settings,
+            self.job,
+            plan,
+            run,
+            verify_file(means.settings, plan),
+            status,
+            actor=means.actor,
+            counts=tally.outcomes() | {"remove": plan.counts.remove if Op.REMOVE in run.ops else 0},
+            error=error,
+        )
+        means.state.finish(self.keeper.lease, run.id, ended)
+        return ended.status
+
+    def _sent(self, plan: Plan, run: Run, tally: Tally, status: str) -> SyncReport:
+        warnings = [v for v in plan.verdicts if v.answer is VerdictAnswer.WARN]
+        return SyncReport(
+            self.job.name,
+            status,
+            plan=plan,
+            run=run.id,
+            counts=plan.counts,
+            verdicts=(*warnings, *self._rejected_share(tally)),
+            applied=tally.applied,
+            accepted=tally.accepted,
+            rejected=tally.rejected,
+            deferred=tally.deferred,
+            unknown=tally.unknown,
+            requests=tally.requests,
+            retries=tally.retries,
+        )
+
+    def _rejected_share(self, tally: Tally) -> list[Verdict]:
+        limit = self.job.guardrails.warn_rejected_pct
+        if not tally.answered or tally.rejected * 100 <= tally.answered * limit:
+            return []
+        share = round(100 * tally.rejected / tally.answered, 2)
+        message = f"{self.job.destination} rejected {share:g} % of the records, more than {limit:g} %"
+        return [Verdict("rejected_share", VerdictAnswer.WARN, limit, share, message)]
+
+    # --- what is written of it ----------------------------------------------------------------------------
+
+    def new_run(
+        self,
+        plan: str | None,
+        status: RunStatus,
+        ops: frozenset[Op] = frozenset(),
+        *,
+        approved: bool = False,
+        finished: float | None = None,
+    ) -> Run:
+        """A run of this sync that starts now."""
+        return Run(
+            id=uuid.uuid4().hex[:12],
+            sync=self.job.name,
+            status=status,
+            plan=plan,
+            ops=ops,
+            trigger=self.means.trigger,
+            actor=self.means.actor,
+            started_at=self.means.state.now(),
+            finished_at=finished,
+            epoch=self.keeper.lease.epoch,
+            approved=approved,
+        )
+
+    def event(self, action: str, object: str, **data: object) -> Event:
+        """An event of this sync for the audit log."""
+        return Event(self.means.actor, action, object, {"sync": self.job.name, **data})
+
+
+def _planned(plan: Plan, ops: frozenset[Op]) -> int:
+    return sum(getattr(plan.counts, op) for op in ops)
