@@ -22,7 +22,7 @@ from sync.state.base import RejectedRecord
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "scan"]
+__all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "nothing", "scan"]
 
 BUCKETS = 4096
 _INVALID = BUCKETS  # the bucket of rows that must not be sent
@@ -142,6 +142,13 @@ def compare(
         backed_off=backed_off,
         given_up=given_up,
     )
+
+
+def nothing(connection: duckdb.DuckDBPyConnection) -> None:
+    """The tables of a comparison that found no change, for a plan that only tells of invalid rows."""
+    columns = "key DECIMAL(38, 0), op VARCHAR, fingerprint UBIGINT"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE changes ({columns})")
+    connection.execute("CREATE OR REPLACE TEMP TABLE held_out (key DECIMAL(38, 0), op VARCHAR)")
 
 
 class Duplicates(CohortError):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ErrorLevel, SqlglotError, UnsupportedError
 
 from sync.engine.columns import BadExpression, spelled
 
@@ -110,7 +110,7 @@ def columns_of(text: str) -> list[str]:
     tree = _parse(text)
     for node in tree.walk():
         _check(node)
-    return list(dict.fromkeys(column.name for column in tree.find_all(exp.Column)))
+    return list(dict.fromkeys(column.name for column in tree.find_all(exp.Column, bfs=False)))
 
 
 def to_sql(text: str, columns: Sequence[str]) -> str:
@@ -120,4 +120,7 @@ def to_sql(text: str, columns: Sequence[str]) -> str:
         _check(node)
         if isinstance(node, exp.Column):
             node.this.replace(exp.to_identifier(spelled(node.name, columns), quoted=True))
-    return f"({tree.sql('duckdb', comments=False)})"
+    try:
+        return f"({tree.sql('duckdb', comments=False, unsupported_level=ErrorLevel.RAISE)})"
+    except UnsupportedError as error:
+        raise BadExpression(f"the expression is not DuckDB's SQL: {error}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sync.engine.database import literal
-from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing, duplicate_keys
+from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing, duplicate_keys, nothing
 from sync.engine.guardrails import Facts, answer, judge
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.observe import Observed, definition_of, refuse_bad_keys
@@ -58,6 +58,8 @@ class Planner:
         dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
         buckets = differing(seen.connection, seen.members)
         if not buckets and not dirty:
+            if seen.refresh.invalid:
+                nothing(seen.connection)
             members = seen.generation.members
             gone = {r.key for r in rejected if r.code != "invalid" or not seen.refresh.invalid}
             return Difference(seen, Diff(unchanged=members), frozenset(gone))
