@@ -32,6 +32,7 @@ from sync.state.base import (
 )
 from sync.state.holder import me
 from sync.state.ledger import Ledger, open_ledger
+from tests.state.world import World
 
 SYNC = "orders_to_crm"
 
@@ -134,3 +135,13 @@ def events(ledger: Ledger) -> Any:
             return list(connection.execute(sa.select(tables.audit_event.c.action)).scalars())
 
     return read
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A sync of ten people, whose requests are dead a quarter of a second after their intent."""
+    monkeypatch.setattr("sync.engine.sending._SLACK", 0.1)
+    monkeypatch.setattr("sync.engine.dispatch._MARGIN", 0.05)
+    made = World(tmp_path).people(10)
+    yield made
+    made.close()
