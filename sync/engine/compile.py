@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from sync.engine.columns import BadExpression, spelled
 from sync.engine.database import identifier, literal
 from sync.engine.transforms import TRANSFORMS, BadTransform, apply
-from sync.engine.wire import is_nested
+from sync.engine.wire import is_nested, json_sql
 from sync.errors import CohortError
 from sync.mapping import Cohort, FieldMapping, Sync, Transform
 from sync.sdk.nouns import Field, ObjectSpec
@@ -76,7 +76,7 @@ class Compiled:
 
 def _hashable(column: str, type: str) -> str:
     """DuckDB hashes [] and {'a': NULL} as it hashes NULL, but not their JSON."""
-    return f"to_json({column})::VARCHAR" if is_nested(type) else column
+    return f"to_json({column})::VARCHAR" if is_nested(type) and type != "JSON" else column
 
 
 def key_sql(columns: Sequence[str]) -> str:
@@ -200,27 +200,30 @@ def compile_sync(
 _NOBODY = ("", hashlib.sha256(b"").hexdigest(), hashlib.md5(b"", usedforsecurity=False).hexdigest())
 """Texts that identify nobody: an empty one, also where the warehouse hashed it."""
 
-_WIDE = re.compile(r"U?HUGEINT|UNION\(")
+_WIDE = re.compile(r"U?HUGEINT|UNION\(|INTERVAL")
 
 
 def _kept_as(type: str) -> str:
-    """The type that keeps a value whole in Parquet, where 128-bit integers become DOUBLE and unions structs."""
+    """The type that keeps a value whole in Parquet.
+
+    DuckDB writes 128-bit integers as DOUBLE, unions as structs, and intervals in milliseconds, positive ones only.
+    """
     if is_nested(type):
         return "JSON" if _WIDE.search(type) else type
-    return {"HUGEINT": "DECIMAL(38,0)", "UHUGEINT": "VARCHAR"}.get(type, type)
+    return {"HUGEINT": "DECIMAL(38,0)", "UHUGEINT": "VARCHAR", "INTERVAL": "VARCHAR"}.get(type, type)
 
 
 def _clean(name: str, types: dict[str, str], *, empty: bool = False) -> str:
     """A mapped column as it is kept; an identifier that identifies nobody is null."""
-    column, kept = identifier(name), _kept_as(types[name])
-    value = column
-    if empty and kept == "VARCHAR":
-        value = f"CASE WHEN {_nobody(column)} THEN NULL ELSE {column} END"
-    if kept == types[name]:
-        return column if value == column else f"{value} AS {column}"
-    if kept == "JSON":
-        return f"to_json({value}) AS {column}"
-    return f"TRY_CAST({value} AS {kept}) AS {column}"
+    column, given = identifier(name), types[name]
+    kept = _kept_as(given)
+    if empty and given == "VARCHAR":
+        return f"CASE WHEN {_nobody(column)} THEN NULL ELSE {column} END AS {column}"
+    if kept == given:
+        return column
+    if given == "HUGEINT":  # rows with more than 38 digits are invalid
+        return f"TRY_CAST({column} AS {kept}) AS {column}"
+    return f"{json_sql(name, given)} AS {column}"
 
 
 def _nobody(column: str) -> str:
