@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,15 @@ class Warehouse(Source):
             path.unlink()
 
 
+@cache
+def _blank() -> bytes:
+    """A ledger that was just made: making one takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        open_ledger(path).close()
+        return path.read_bytes()
+
+
 @dataclass
 class World:
     """One sync with everything it needs; `run` runs it."""
@@ -247,8 +257,11 @@ class World:
     @cached_property
     def ledger(self) -> Ledger:
         """The real one, with the real audit log."""
-        audit = Audit(self.root / "state", self.root / "checkpoints")
-        return open_ledger(self.root / "state" / "ledger.db", record=audit.append)
+        path = self.root / "state" / "ledger.db"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_blank())
+        return open_ledger(path, record=Audit(path.parent, self.root / "checkpoints").append)
 
     def close(self) -> None:
         """Let go of the ledger."""
@@ -260,8 +273,7 @@ class World:
         """The members as the ledger's generation has them: e-mail -> remote id."""
         generation: Generation = self.ledger.generation(SYNC)
         select = relation(folder_of(self.root / "state", SYNC), generation, ["email"])
-        with duckdb.connect() as connection:
-            rows = connection.execute(f'SELECT "id.email", remote_id FROM ({select})').fetchall()
+        rows = self.warehouse.execute(f'SELECT "id.email", remote_id FROM ({select})').fetchall()
         return {email: {"remote_id": remote} for email, remote in rows}
 
     def actions(self) -> list[str]:
