@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from sync.cli import output, words
 from sync.durations import format_duration
 from sync.engine.report import SyncReport
-from sync.state.base import Plan, PlanStatus, Verdict, VerdictAnswer
+from sync.state.base import PlanStatus, Verdict, VerdictAnswer
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
 
-__all__ = ["plan_data", "report_data", "show_plan", "show_run"]
+__all__ = ["next_commands", "plan_data", "report_data", "show_plan", "show_run"]
 
 _OUTCOMES = ("applied", "accepted", "rejected", "deferred", "unknown", "requests", "retries")
 _HOLDS = (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
@@ -40,6 +40,7 @@ def plan_data(report: SyncReport) -> dict[str, Any]:
         "warnings": [_verdict(v) for v in report.verdicts if v.answer is VerdictAnswer.WARN],
         "expires_at": words.iso(plan.expires_at) if plan else None,
         "notes": list(report.notes),
+        "next": [f"headgate {command}" for command in next_commands(report)],
     }
     if report.code:
         data["error"] = {"code": report.code, "message": report.error, "fix": report.fix}
@@ -73,7 +74,7 @@ def show_plan(session: Session, report: SyncReport, samples: Sequence[dict[str, 
         output.say(line)
     _notes(report)
     if report.status not in ("failed", "unchanged"):
-        _next(session, report, planned=True)
+        _next(session, report)
 
 
 def show_run(session: Session, report: SyncReport) -> None:
@@ -86,7 +87,7 @@ def show_run(session: Session, report: SyncReport) -> None:
     _problems(session, report)
     _verdicts(report.verdicts)
     _notes(report)
-    _next(session, report, planned=False)
+    _next(session, report)
 
 
 def _head(report: SyncReport) -> None:
@@ -193,30 +194,27 @@ def _notes(report: SyncReport) -> None:
         output.say(f"  note: {note}")
 
 
-def _next(session: Session, report: SyncReport, *, planned: bool) -> None:
+def next_commands(report: SyncReport) -> list[str]:
+    """What a person types next, the likeliest first, as words after `headgate`."""
     plan = report.plan
-    if report.held and plan is not None:
-        return decision_words(session, plan)
-    if planned and plan is not None and report.status == "ready":
+    if report.held and plan is not None and plan.status is PlanStatus.HELD:
+        why = '--reason "..."'
+        partly = plan.counts.remove and (plan.counts.add or plan.counts.update)
+        without = [f"approve {plan.id} --no-removals {why}"] if partly else []
+        return [f"approve {plan.id} {why}", *without, f"reject {plan.id} {why}"]
+    if plan is not None and report.status == "ready":
+        return [f"run {report.sync} --plan {plan.id}"]
+    if report.rejected or report.unknown:
+        return [f"rejected list {report.sync}"]
+    return [f"run {report.sync}"] if report.status in _OPEN else []
+
+
+def _next(session: Session, report: SyncReport) -> None:
+    plan, commands = report.plan, next_commands(report)
+    if plan is not None and commands and (report.held or report.status == "ready"):
         left = format_duration(plan.expires_at - session.ledger.now())
-        output.say(f"  plan {plan.id}, good for {left}")
-        output.say(f"  next: {session.command(f'run {report.sync} --plan {plan.id}')}")
-    elif report.rejected or report.unknown:
-        output.say(f"  next: {session.command(f'rejected list {report.sync}')}")
-    elif report.status in _OPEN:
-        output.say(f"  next: {session.command(f'run {report.sync}')}")
-    return None
-
-
-def decision_words(session: Session, plan: Plan) -> None:
-    """How a person decides on a held plan."""
-    if plan.status is not PlanStatus.HELD:
-        return
-    left = format_duration(plan.expires_at - session.ledger.now())
-    persons = f", needs {plan.needs} persons" if plan.needs > 1 else ""
-    output.say(f"  plan {plan.id} waits for a decision, good for {left}{persons}")
-    why = '--reason "..."'
-    output.say(f"  next: {session.command(f'approve {plan.id} {why}')}")
-    if plan.counts.remove and (plan.counts.add or plan.counts.update):
-        output.say(f"    or: {session.command(f'approve {plan.id} --no-removals {why}')}")
-    output.say(f"    or: {session.command(f'reject {plan.id} {why}')}")
+        persons = f", needs {plan.needs} persons" if plan.needs > 1 else ""
+        waits = " waits for a decision" if report.held else ""
+        output.say(f"  plan {plan.id}{waits}, good for {left}{persons}")
+    for prefix, words_ in zip(["next:", *["  or:"] * len(commands)], commands, strict=False):
+        output.say(f"  {prefix} {session.command(words_)}")
