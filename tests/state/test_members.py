@@ -129,7 +129,7 @@ changes = st.dictionaries(st.integers(0, 30), st.one_of(st.none(), st.integers(1
 
 
 @given(st.lists(changes, min_size=1, max_size=6))
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_history_gives_what_a_dictionary_gives(
     tmp_path_factory: pytest.TempPathFactory, history: list[Any]
 ) -> None:
@@ -157,7 +157,7 @@ def test_another_set_of_identifiers_keeps_those_of_before(folder: Path) -> None:
         assert sorted(connection.execute(select).fetchall(), key=str) == [("p1@x", None), (None, "new")]
 
 
-# --- files ----------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------------
 
 
 def test_files_are_named_by_their_content_and_are_the_owners_alone(folder: Path) -> None:

@@ -68,7 +68,7 @@ LIMITS = st.builds(
     st.sampled_from(Order),
     st.sets(st.sampled_from(Op)),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_batches_cover_the_ops_asked_for_exactly_and_keep_every_limit(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], limits: Limits, order: Order, ops: set[Op]
 ) -> None:

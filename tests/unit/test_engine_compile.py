@@ -33,7 +33,7 @@ def whys(bench: Bench) -> dict[str, str | None]:
     return {r["source_key"]: r["why"] for r in bench.rows(bench.plan())}
 
 
-# --- keys -----------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------------------
 
 
 def test_a_number_and_its_text_are_the_same_identifier(bench: Bench) -> None:
@@ -103,7 +103,7 @@ def test_a_required_field_that_is_null_makes_a_row_invalid(bench: Bench) -> None
     assert whys(bench) == {"1": "field name is empty", "2": None}
 
 
-# --- fingerprints ---------------------------------------------------------------------------
+# --- fingerprints ---------------------------------------------------------------------------------------------
 
 
 def test_only_mapped_columns_count(bench: Bench) -> None:
@@ -165,7 +165,7 @@ def test_columns_are_found_whatever_their_case(bench: Bench) -> None:
     assert bench.plan().counts.add == 1
 
 
-# --- what is refused ------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ worlds = st.builds(
 
 
 @given(worlds, st.sampled_from(Mode))
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_the_diff_is_what_the_model_says(world: World, mode: Mode) -> None:
     assert found(world, mode) == model(world, mode)
 
@@ -173,7 +173,7 @@ def test_carrying_the_changes_out_leaves_nothing_to_do(cohort: dict[str, int], m
     assert (diff.changes, diff.unchanged) == (0, len(cohort))
 
 
-# --- duplicates -----------------------------------------------------------------------------
+# --- duplicates -----------------------------------------------------------------------------------------------
 
 
 @given(
@@ -218,7 +218,7 @@ def test_repeated_source_keys_are_counted_and_null_ones_are_not() -> None:
     assert duplicate_keys(DB, rows) == 3
 
 
-# --- many -----------------------------------------------------------------------------------
+# --- many -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("changed", [0, 3, 20_000])

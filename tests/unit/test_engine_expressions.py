@@ -250,7 +250,7 @@ def test_columns_are_told_in_order_and_once() -> None:
     assert columns_of('b || a || "first name" || b') == ["b", "a", "first name"]
 
 
-# --- everything DuckDB knows -----------------------------------------------------------------------------
+# --- everything DuckDB knows ----------------------------------------------------------------------------------
 
 
 def test_no_function_of_duckdb_that_is_not_pure_and_scalar_gets_through(db: duckdb.DuckDBPyConnection) -> None:
