@@ -33,6 +33,7 @@ class Execution:
         self.state, self.settings, self.tell = means.state, means.settings, means.observer
         self.cause = f"{means.trigger}: {means.actor}"
         self.running = Running(means, job, keeper)
+        self._observations: set[str] = set()  # refreshes that are kept already
 
     # --- the two ways through -----------------------------------------------------------------------------
 
@@ -151,9 +152,16 @@ class Execution:
             return waiting
         self.tell.phase(self.job.name, "guard", f"{difference.diff.changes:,} changes")
         plan = planner.plan(difference, ops, kept_back=kept_back)
-        self.state.add_refresh(self.keeper.lease, difference.seen.refresh)
-        self._settle_rejected(difference)
+        self._note(difference)
         return self._kept(plan)
+
+    def _note(self, difference: Difference) -> None:
+        """Keep the observation that plans are made from, once."""
+        refresh = difference.seen.refresh
+        if refresh.id not in self._observations:
+            self._observations.add(refresh.id)
+            self.state.add_refresh(self.keeper.lease, refresh)
+            self._settle_rejected(difference)
 
     def _kept(self, plan: Plan) -> Plan:
         """The plan as the ledger has it then: made again, it may be decided already."""

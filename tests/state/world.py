@@ -20,7 +20,7 @@ import httpx
 from sync.audit import Audit
 from sync.engine.job import DeliverySettings, EngineSettings, GuardrailLimits, SyncJob
 from sync.engine.pacing import Pacers
-from sync.engine.report import SyncReport
+from sync.engine.report import Observer, SyncReport
 from sync.engine.runner import Runner
 from sync.mapping import Cohort, Mode, Sync
 from sync.sdk.connector import Config, Connector
@@ -177,7 +177,7 @@ class Warehouse(Source):
     type = "test"
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+        self._connection = connection.cursor()  # its own, for runs in several threads
 
     def check(self) -> str:
         return "there"
@@ -327,9 +327,11 @@ class World:
             connect=self.connector or (lambda before: Polling(self.desk, before)),
         )
 
-    def runner(self, state: State | None = None) -> Runner:
+    def runner(self, state: State | None = None, observer: Observer | None = None) -> Runner:
         """A runner as a new process would have it."""
-        return Runner(state or self.ledger, self.settings, actor="ann", stop=self.stop, pacers=self.pacers)
+        return Runner(
+            state or self.ledger, self.settings, actor="ann", observer=observer, stop=self.stop, pacers=self.pacers
+        )  # fmt: skip
 
     def run(self, state: State | None = None, **options: Any) -> SyncReport:
         """Run the sync; the first run needs no approval."""
