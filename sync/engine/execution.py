@@ -14,8 +14,8 @@ from sync.engine.observe import Observed, observe
 from sync.engine.planner import Difference, Planner, held_again, permitted
 from sync.engine.report import SyncReport, joined, with_rest
 from sync.engine.running import Means, Running
-from sync.errors import DecisionError, HeadgateError, UsageError
-from sync.sdk.nouns import Delivery, Op
+from sync.errors import DecisionError, HeadgateError
+from sync.sdk.nouns import Op
 from sync.state.base import Counts, Plan, PlanStatus, RunStatus, VerdictAnswer
 
 __all__ = ["Execution"]
@@ -55,23 +55,13 @@ class Execution:
 
     def run(self, only: Iterable[Op] | None, name: str | None) -> SyncReport:
         """Finish what was interrupted; then deliver a decided plan, or what a fresh one allows."""
-        ops = self._wanted(only)
+        every = permitted(self.job)
+        ops = every if only is None else every & frozenset(only)
         resumed = self.running.resume()
         if resumed is not None and resumed.code:
             return resumed
         report = self._named(name) if name else self._fresh(ops)
-        return report if resumed is None else joined(resumed, report, complete=ops == permitted(self.job))
-
-    def _wanted(self, only: Iterable[Op] | None) -> frozenset[Op]:
-        """The ops that this run may plan; a whole audience cannot be sent in part."""
-        every = permitted(self.job)
-        ops = every if only is None else every & frozenset(only)
-        if ops != every and self.job.spec.delivery is Delivery.SNAPSHOT:
-            raise UsageError(
-                f"{self.job.destination} takes whole audiences: a part of the changes cannot be sent",
-                fix=f"run it whole: headgate run {self.job.name}",
-            )
-        return ops
+        return report if resumed is None else joined(resumed, report, complete=ops == every)
 
     def _named(self, name: str) -> SyncReport:
         """Deliver exactly this plan."""
@@ -84,8 +74,13 @@ class Execution:
         with self._observed() as seen:
             what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
         if what:
-            raise self._void(plan, what)
-        return self._carried_out(plan, permitted(self.job), permitted(self.job))
+            self._void(plan, what)
+            raise DecisionError(
+                f"plan {plan.id} is void: {what}; nothing was sent",
+                code="HG505",
+                fix=f"make a new one: headgate plan {self.job.name}",
+            )
+        return self._carried_out(plan, permitted(self.job))
 
     def _fresh(self, ops: frozenset[Op], *, rest: bool = False) -> SyncReport:
         """Observe, plan, judge; then deliver, hold, or deliver what is not held.
@@ -107,15 +102,13 @@ class Execution:
             return self._then_rest(sent, ops)
         if plan.status is PlanStatus.HELD:
             return self._hold(plan)
-        return self._carried_out(plan, ops, ops)
+        return self._carried_out(plan, ops)
 
-    def _carried_out(self, plan: Plan, ops: frozenset[Op], rest: frozenset[Op]) -> SyncReport:
+    def _carried_out(self, plan: Plan, ops: frozenset[Op]) -> SyncReport:
         """A plan that no guardrail holds, or that a person decided on."""
         if plan.status is not PlanStatus.APPROVED_WITHOUT_REMOVALS or not plan.counts.remove:
             return self.running.carry_out(plan, ops)
-        if self.job.spec.delivery is Delivery.SNAPSHOT:
-            raise self._void(plan, f"{self.job.destination} takes whole audiences: removals cannot be kept back")
-        return self._then_rest(self.running.carry_out(plan, ops - {Op.REMOVE}), rest)
+        return self._then_rest(self.running.carry_out(plan, ops - {Op.REMOVE}), ops)
 
     def _then_rest(self, sent: SyncReport, ops: frozenset[Op]) -> SyncReport:
         """After additions and updates went out: freeze the removals as a plan of their own, which is held."""
@@ -142,7 +135,7 @@ class Execution:
             seen = difference.seen
             what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
             if what:
-                self._set_void(plan, what)
+                self._void(plan, what)
 
     def _made(self, difference: Difference, ops: frozenset[Op], *, kept_back: int = 0) -> Plan:
         """The plan of a difference: the one that waits already, where nothing moved since it was made."""
@@ -178,15 +171,7 @@ class Execution:
         self.state.add_plan(self.keeper.lease, plan, [event])
         return self.state.plan(plan.digest) or plan
 
-    def _void(self, plan: Plan, why: str) -> DecisionError:
-        self._set_void(plan, why)
-        return DecisionError(
-            f"plan {plan.id} is void: {why}; nothing was sent",
-            code="HG505",
-            fix=f"make a new one: headgate plan {self.job.name}",
-        )
-
-    def _set_void(self, plan: Plan, why: str) -> None:
+    def _void(self, plan: Plan, why: str) -> None:
         self.state.set_plan(plan.id, PlanStatus.VOID, why, [self.running.event("plan.void", plan.id, why=why)])
 
     def _settle_rejected(self, difference: Difference) -> None:

@@ -14,7 +14,7 @@ from sync.engine.lease import LeaseKeeper
 from sync.engine.pacing import Pacers
 from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.running import Means
-from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, StateError, UsageError
+from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, StateError
 from sync.sdk.nouns import Op
 from sync.state.base import Event, Run, RunStatus, State
 
@@ -81,7 +81,7 @@ class Runner:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""
         data = {"sync": job.name, "code": error.code, "error": error.message}
         try:
-            if isinstance(error, LeaseHeld | Fenced | DecisionError | UsageError):  # none of these is a failed run
+            if isinstance(error, LeaseHeld | Fenced | DecisionError):  # none of these is a failed run
                 self.state.record(Event(self._means.actor, "run.refused", job.name, data))
                 return None
             left = self.state.open_run(job.name)

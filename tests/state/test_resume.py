@@ -614,7 +614,7 @@ def test_a_whole_audience_is_not_sent_in_part(audience: World) -> None:
 
     report = audience.run(only=[Op.ADD])
 
-    assert (report.status, report.code, audience.desk.pushes) == ("failed", "HG190", [])
+    assert (report.status, report.code, audience.desk.pushes) == ("failed", "HG508", [])
 
 
 def test_a_refused_whole_audience_is_kept_open(audience: World) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sync.engine.approvals import decide
 from sync.engine.job import GuardrailLimits
 from sync.engine.report import SyncReport, exit_code
-from sync.errors import AuthError, HeadgateError, RequestError, StateError
+from sync.errors import AuthError, DecisionError, RequestError, StateError
 from sync.sdk.nouns import Batch, Delivery, Op, Outcome, Status
 from sync.state.base import Decision, Plan, PlanStatus, RunStatus
 from tests.state.world import SYNC, Desk, World, some
@@ -273,21 +273,17 @@ def test_a_plan_approved_without_removals_by_name_leaves_the_removals_held(caref
     assert len(careful.desk.members) == 40
 
 
-def test_a_whole_audience_approved_without_removals_is_void_for_they_cannot_be_kept_back(careful: World) -> None:
+def test_a_whole_audience_is_approved_with_its_removals_or_not_at_all(careful: World) -> None:
     limits = replace(careful.spec.limits, batch_size=None)
     careful.spec = replace(careful.spec, delivery=Delivery.SNAPSHOT, limits=limits)
     careful.desk.snapshot = True
     held = careful.run()
-    assert held.plan is not None
-    try:
+
+    with pytest.raises(DecisionError, match="whole audiences"):
         approve(careful, held, Decision.APPROVE_WITHOUT_REMOVALS)
-    except HeadgateError:
-        return  # refused when it was decided: as good
+    approve(careful, held)
 
-    report = careful.run()
-
-    assert (report.code, careful.desk.pushes, len(careful.desk.members)) == ("HG505", [], 40)
-    assert careful.run().status == "held"
+    assert (careful.run().status, careful.in_step) == ("completed", True)
 
 
 # --- plans only -----------------------------------------------------------------------------------------------
