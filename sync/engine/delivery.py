@@ -77,7 +77,11 @@ def _send(dispatch: Dispatch, sender: Sender, batches: Iterator[tuple[BatchRow, 
             if len(under_way) >= workers * 2:
                 _, under_way = wait(under_way, return_when=FIRST_COMPLETED)
         wait(under_way)
-    if dispatch.cause is not None:
-        raise dispatch.cause
+    cause, dispatch.cause = dispatch.cause, None
+    try:
+        if cause is not None:
+            raise cause
+    finally:
+        del cause  # its traceback has this frame: neither is to keep the other, and the plan file, in memory
     if dispatch.stop.is_set():
         raise dispatch.stopped()
