@@ -19,7 +19,8 @@ What the answer means:
 | 2xx with an empty body, or a JSON object without `errors` (or with none listed) | every record was applied |
 | 200, 207, 422 with `{"errors": [null, {"message": "..."}, ...]}`, an entry a record | `null`: applied |
 | the same, and the entry is not `null` | that record was rejected |
-| an `errors` list that does not fit the records, 207 without one, 422 with only `null` | unknown |
+| `errors` that does not fit the records, 207 without it, 422 with only `null` | unknown |
+| 2xx with `"success": false`, `"ok": false` or an `error` | unknown |
 | 2xx with anything else, HTML say | unknown |
 | any other 4xx | the whole batch was refused |
 | 429 with `Retry-After` | sent again, not earlier |
@@ -133,7 +134,7 @@ class Webhook(HttpConnector[WebhookConfig]):
     def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
         """One receipt a record, as the table above says. Raises `RequestError` and `ProtocolError`."""
         errors = _errors(response)
-        if not errors:
+        if errors is None or errors == []:
             return _all(batch, Status.APPLIED)
         if not _aligned(errors, batch, response):
             return _all(batch, Status.UNKNOWN, "the answer's list of errors does not fit the records sent")
@@ -141,7 +142,7 @@ class Webhook(HttpConnector[WebhookConfig]):
 
 
 def _errors(response: httpx.Response) -> Any:
-    """What the answer lists as errors; None or empty where it is a plain success."""
+    """What the answer lists as errors; None or an empty list where it is a plain success."""
     status = response.status_code
     answer: dict[str, Any] | None = json_object(response.content) if response.content.strip() else {}
     if answer is None:
@@ -153,7 +154,10 @@ def _errors(response: httpx.Response) -> Any:
     errors = answer.get("errors")
     if status == 422 and not (isinstance(errors, list) and errors):
         raise RequestError("the webhook refused the batch with 422", response.text)
-    return "missing" if status == 207 and not errors else errors
+    if status == 207 and not errors:
+        return "missing"
+    denied = answer.get("success") is False or answer.get("ok") is False or bool(answer.get("error"))
+    return "denied" if errors is None and denied else errors
 
 
 def _aligned(errors: Any, batch: Batch, response: httpx.Response) -> bool:

@@ -98,6 +98,10 @@ class Audit:
         connection.info[_OPEN] = weakref.ref(transaction) if transaction is not None else None
         self._appended += len(rows)
 
+    def ready(self) -> None:
+        """Can checkpoints be signed; raises `StateError` (HG321) before anything is done that needs one."""
+        self._checkpoints.ready()
+
     def checkpoint(self, connection: Connection) -> Checkpoint | None:
         """Sign the committed log into the second place; None where the last checkpoint says it all.
 

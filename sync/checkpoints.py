@@ -140,6 +140,16 @@ class Checkpoints:
                 fix="make the folder writable, or name another one as `checkpoints` under [audit] in config.toml",
             ) from error
 
+    def ready(self) -> None:
+        """The key that the second place pinned must still be there: another one cannot go on with its notes."""
+        pinned = self.place / _PINNED
+        if pinned.exists() and not self._key.exists():
+            raise StateError(
+                f"the audit log's signing key {self._key} is gone; {pinned} was made with it",
+                code="HG321",
+                fix="bring the key back from a backup, or, if it is lost, name an empty folder as `checkpoints`",
+            )
+
     def read(self) -> Evidence:
         """All notes of both places, checked against the pinned key."""
         findings: list[Finding] = []
@@ -172,6 +182,7 @@ class Checkpoints:
             os.close(handle)
 
     def _sign(self, text: str, *, first: bool) -> str:
+        self.ready()
         key = signing.private_key(self._key)
         pinned = self.place / _PINNED
         mine = signing.verifier(_ORIGIN, key)

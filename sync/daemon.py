@@ -25,6 +25,7 @@ from sync.engine.report import SyncReport
 from sync.errors import HeadgateError
 from sync.schedule import Cron, Every, parse, slot, slot_time
 from sync.state.base import RunRequest, State
+from sync.state.holder import alive
 
 __all__ = ["Daemon", "LogObserver", "Runs"]
 
@@ -181,7 +182,7 @@ class Daemon:
         for name in list(self._timed):
             self._tick(name)
         for name, job in self._jobs.items():
-            if job.sync.disabled or self._state.lease(name) is not None or self._state.requests(name):
+            if job.sync.disabled or alive(self._state.lease(name)) or self._state.requests(name):
                 continue
             if self._state.open_run(name) is not None:
                 self._ask(name, "resume")
@@ -239,7 +240,7 @@ class Daemon:
         if job is None:
             return name not in self._busy
         accounts = {self._jobs[other].account for other in self._busy if other in self._jobs}
-        return job.account not in accounts and self._state.lease(name) is None and not self._paused(name)
+        return job.account not in accounts and not alive(self._state.lease(name)) and not self._paused(name)
 
     def _paused(self, name: str) -> bool:
         paused, job = self._state.paused(), self._jobs.get(name)

@@ -9,6 +9,7 @@ from sync.durations import format_duration
 from sync.mapping import Cohort, Sync
 from sync.schedule import next_runs
 from sync.state.base import PlanStatus, Refresh, Run, RunStatus, StateReader, Verdict, VerdictAnswer
+from sync.state.holder import alive
 
 __all__ = ["Activity", "Health", "Standing", "standing"]
 
@@ -63,6 +64,9 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
     health, reasons = _health(
         sync, cohort, last, plans[0].verdicts if plans else None, freshness, rejected, len(state.dirty(sync.name))
     )
+    interrupted = state.open_run(sync.name) if activity is Activity.WAITING else None
+    if interrupted is not None and interrupted.status is not RunStatus.WAITING and health is not Health.DISABLED:
+        health, reasons = Health.FAILING, ["a run was interrupted, and the next one goes on with it", *reasons]
     due = next_runs(sync.schedule, now) if activity is not Activity.PAUSED and not sync.disabled else []
     return Standing(
         sync=sync.name,
@@ -84,7 +88,7 @@ def _newest(refresh: Refresh) -> float:
 
 
 def _activity(state: StateReader, sync: Sync) -> Activity:
-    if state.lease(sync.name) is not None:
+    if alive(state.lease(sync.name)):
         return Activity.RUNNING
     paused = state.paused()
     if sync.name in paused or f"destination:{sync.destination}" in paused:

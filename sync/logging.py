@@ -24,7 +24,16 @@ from uuid import UUID
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
 
-__all__ = ["bound", "carried", "configure", "get_logger", "redact", "redact_text", "register_secret"]
+__all__ = [
+    "bound",
+    "carried",
+    "configure",
+    "get_logger",
+    "hide_secrets",
+    "redact",
+    "redact_text",
+    "register_secret",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +76,7 @@ def register_secret(value: str) -> None:
 
 def redact_text(text: str) -> str:
     """The text without registered secrets, credentials, e-mail addresses and what looks like a phone number."""
-    text = _hide_secrets(text)
+    text = hide_secrets(text)
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
     text = _BASIC.sub(rf"\1 {HIDDEN}", text)
     text = _EMAIL.sub(rf"{HIDDEN}@\1", text)
@@ -77,7 +86,7 @@ def redact_text(text: str) -> str:
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: every value of the event is made fit to be kept."""
     for key, value in event.items():
-        event[key] = _hide_secrets(value) if key in _ID_KEYS and isinstance(value, str) else _clean(key, value)
+        event[key] = hide_secrets(value) if key in _ID_KEYS and isinstance(value, str) else _clean(key, value)
     return event
 
 
@@ -171,7 +180,7 @@ def _renderer(json: bool, colour: bool) -> Processor:
         render = ConsoleRenderer(colors=colour, exception_formatter=plain_traceback, pad_event_to=0)
 
     def last(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
-        return _hide_secrets(str(render(logger, method, event)))
+        return hide_secrets(str(render(logger, method, event)))
 
     return last
 
@@ -189,7 +198,8 @@ def _colour(stream: TextIO) -> bool:
     return stream.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
-def _hide_secrets(text: str) -> str:
+def hide_secrets(text: str) -> str:
+    """The text without any secret that was registered."""
     return _pattern.sub(HIDDEN, text) if _pattern else text
 
 

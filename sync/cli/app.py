@@ -97,6 +97,7 @@ def root(context: click.Context) -> None:
 def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is already on the right stream."""
     options = Options(json="--json" in args, debug="--debug" in args)
+    output.begin()
     try:
         code = root.main(args=list(args), prog_name="headgate", standalone_mode=False, obj=options)
         sys.stdout.flush()

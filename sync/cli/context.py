@@ -79,6 +79,7 @@ class Session:
         from sync.engine.runner import Runner
 
         _log(self.options)
+        self.audit.ready()
         return Runner(self.ledger, self.engine, actor=self.actor, trigger=trigger, observer=observer, stop=stop)
 
     def plan(self, name: str) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -24,8 +25,17 @@ _ICONS = {"error": "✗", "warning": "⚠", "ok": "✓"}
 _COLOURS = {"error": "red", "warning": "yellow", "ok": "green"}
 
 
+_printed = threading.local()  # did this command print its document
+
+
+def begin() -> None:
+    """A command begins: nothing was printed yet."""
+    _printed.document = False
+
+
 def document(command: str, **fields: Any) -> None:
     """Print the command's one JSON document on stdout."""
+    _printed.document = True
     click.echo(json.dumps({"schema": 1, "command": command, **fields}, ensure_ascii=False, default=str))
 
 
@@ -77,8 +87,8 @@ def error_data(error: HeadgateError) -> dict[str, Any]:
 
 
 def failure(error: HeadgateError, options: Options, code: int) -> int:
-    """Tell of an error on stderr, or as the JSON document, and return the exit code."""
-    if options.json:
+    """Tell of an error on stderr, or as the JSON document where there is none yet, and return the exit code."""
+    if options.json and not getattr(_printed, "document", False):
         _json_error(error_data(error), code)
     elif isinstance(error, ProjectError):
         show_problems(error.problems)
@@ -93,7 +103,7 @@ def internal(error: Exception, options: Options) -> int:
     """Tell of a bug: no trace and nothing of its message, which may hold anything, unless --debug."""
     message = f"internal error: {type(error).__name__}"
     fix = "run the command again with --debug and report what it prints (read it first: it may hold your data)"
-    if options.json:
+    if options.json and not getattr(_printed, "document", False):
         _json_error({"code": "HG900", "message": message, "fix": fix}, 1)
     else:
         show_error("HG900", message, fix)

@@ -113,7 +113,7 @@ _STATUS = {
     "completed_with_errors": "done, but not every record was delivered",
     "sending": "interrupted; what is left is kept for the next run",
     "waiting": "the destination is still at work; the next run asks again",
-    "stopped": "stopped, too many records were rejected",
+    "stopped": "stopped, too many records were not taken",
 }
 
 

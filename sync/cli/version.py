@@ -17,6 +17,6 @@ from sync.cli.options import command as _command
 def command(options: Options) -> None:
     """Print the version."""
     if options.json:
-        output.document("version", version=version("headgate"), python=python_version())
+        output.document("version", version=version("headgate"), python=python_version(), exit_code=0)
     else:
         output.say(version("headgate"))

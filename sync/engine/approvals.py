@@ -39,7 +39,7 @@ def find_plan(state: StateReader, name: str) -> Plan:
 def moved(plan: Plan, job: SyncJob, generation: int, source_version: str | None = None) -> str:
     """Which of the plan's inputs moved since it was frozen, in words; empty where none did."""
     if plan.mapping_digest != job.mapping_digest:
-        return "the mapping was changed"
+        return "the mapping, or where its destination is, was changed"
     if plan.generation != generation:
         return "another run changed the members"
     if source_version is not None and plan.source_version != source_version:

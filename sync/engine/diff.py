@@ -123,6 +123,7 @@ def compare(
     _join(connection, sides)
     _refuse_duplicates(connection)
     _reassert(connection, ops)
+    _keep_unfit(connection, sides)
     keep = sorted(ops | ({"add"} if mode is Mode.UPDATE else set()))
     connection.execute("DELETE FROM changes WHERE NOT list_contains(?::VARCHAR[], op)", [keep])
     if mode is Mode.UPDATE:
@@ -214,6 +215,17 @@ def _refuse_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
         raise Duplicates("rows of the cohort share the same identifiers")
 
 
+def _keep_unfit(connection: duckdb.DuckDBPyConnection, sides: Sides) -> None:
+    """A member whose row is there but unfit to be sent has not left: an emptied e-mail removes nobody."""
+    (unfit,) = _one(connection, f"SELECT count(*) FROM source_sums WHERE bucket = {_INVALID}")
+    if unfit:
+        connection.execute(
+            "DELETE FROM changes WHERE op = 'remove' AND key IN (SELECT m.key FROM "
+            f"(SELECT key, source_key FROM ({sides.members})) m SEMI JOIN "
+            f"(SELECT source_key FROM ({sides.cohort}) WHERE why IS NOT NULL) u ON m.source_key = u.source_key)"
+        )
+
+
 def _reassert(connection: duckdb.DuckDBPyConnection, ops: set[str]) -> None:
     """A dirty member that neither side knows may still be at the destination: remove it.
 
@@ -229,7 +241,7 @@ def _reassert(connection: duckdb.DuckDBPyConnection, ops: set[str]) -> None:
 def _hold_out(
     connection: duckdb.DuckDBPyConnection, rejected: Sequence[RejectedRecord], now: float
 ) -> tuple[int, int]:
-    """Take out what was rejected before and is not tried again yet, or was given up and has not changed."""
+    """Take out what was given up, whatever changed since; and what waits after a rejection, unchanged."""
     columns = "key DECIMAL(38, 0), op VARCHAR, fingerprint VARCHAR, given_up BOOL"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE held_out ({columns})")
     waiting = [r for r in rejected if r.code != "invalid" and (r.given_up_at is not None or r.next_at > now)]
@@ -240,13 +252,13 @@ def _hold_out(
             [
                 [r.key for r in waiting],
                 [r.op for r in waiting],
-                [r.fingerprint for r in waiting],
+                [None if r.code == "unknown" else r.fingerprint for r in waiting],
                 [r.given_up_at is not None for r in waiting],
             ],
         )
     same = (
         "FROM changes c JOIN held_out h ON c.key = h.key AND c.op = h.op "
-        "AND coalesce(c.fingerprint::VARCHAR, '') = h.fingerprint"
+        "AND (h.given_up OR h.fingerprint IS NULL OR coalesce(c.fingerprint::VARCHAR, '') = h.fingerprint)"
     )
     backed_off, given_up = _one(
         connection, f"SELECT count(*) FILTER (NOT given_up), count(*) FILTER (given_up) {same}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from sync.engine.job import DeliverySettings, SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.pacing import Pacer
-from sync.engine.receipts import read, the_same_for_all
+from sync.engine.receipts import discreet, read, the_same_for_all
 from sync.engine.report import Observer
 from sync.engine.tally import Tally
 from sync.errors import AuthError, HeadgateError, ProtocolError
@@ -58,6 +58,11 @@ class Dispatch:
         return self.settings.request_timeout + _MARGIN
 
     @property
+    def private(self) -> frozenset[str]:
+        """Identifiers and fields that the mapping marks as personal data."""
+        return frozenset(m.to for m in (*self.job.sync.identifiers, *self.job.sync.fields) if m.pii)
+
+    @property
     def snapshot(self) -> bool:
         """Is the whole audience sent at once."""
         return self.job.spec.delivery is Delivery.SNAPSHOT
@@ -100,10 +105,14 @@ class Dispatch:
     def read(self, row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
         """The outcomes that receipts tell; a whole audience is taken whole or not at all."""
         if not self.snapshot:
-            return read(row, batch, receipts)
+            return discreet(read(row, batch, receipts), row, batch, self.private)
         if sum(1 for receipt in receipts if receipt.status in _GOOD) != len(batch.changes):
             raise ProtocolError("the destination did not take the whole audience")
         return Outcomes(applied=row.size)
+
+    def alike(self, row: BatchRow, batch: Batch, status: Status, reason: str) -> Outcomes:
+        """One outcome for every record of a batch."""
+        return discreet(the_same_for_all(row, batch, status, reason), row, batch, self.private)
 
     def acknowledge(self, attempt: Attempt, outcomes: Outcomes) -> None:
         """Keep the answer, count it, and stop where too much goes wrong."""
@@ -117,7 +126,7 @@ class Dispatch:
         if self.snapshot:
             self.park(row)
         else:
-            self.acknowledge(attempt, the_same_for_all(row, batch, Status.UNKNOWN, why))
+            self.acknowledge(attempt, self.alike(row, batch, Status.UNKNOWN, why))
 
     def park(self, row: BatchRow) -> None:
         """Keep the batch as it is for the end of the run; it is not sent again."""

@@ -10,7 +10,7 @@ from sync.engine.approvals import find_plan, moved, refuse_unfit
 from sync.engine.guardrails import answer
 from sync.engine.job import SyncJob
 from sync.engine.lease import LeaseKeeper
-from sync.engine.observe import Observed, observe
+from sync.engine.observe import Observed, observe, remember_types
 from sync.engine.planner import Difference, Planner, held_again, permitted
 from sync.engine.report import SyncReport, joined, with_rest
 from sync.engine.running import Means, Running
@@ -73,6 +73,7 @@ class Execution:
             return self._of_plan("held", plan)
         with self._observed() as seen:
             what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
+            what = what or self._planner().objections(seen, plan)
         if what:
             self._void(plan, what)
             raise DecisionError(
@@ -125,6 +126,7 @@ class Execution:
 
     def _difference(self, seen: Observed) -> Difference:
         self.tell.phase(self.job.name, "diff", f"{seen.refresh.rows:,} rows")
+        remember_types(self.state, self.keeper.lease, self.job, seen)
         difference = self._planner().difference(seen)
         self._void_overtaken(difference)
         return difference

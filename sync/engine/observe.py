@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sync.engine.compile import PROBE, Compiled, compile_sync, key_sql, needed_columns
@@ -16,13 +16,13 @@ from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicat
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import CohortError, SourceError
 from sync.sources.base import Column, Relation
-from sync.state.base import Generation, Refresh, StateReader
+from sync.state.base import Generation, Lease, Refresh, State, StateReader
 from sync.state.members import folder_of, relation, verify
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Observed", "definition_of", "observe"]
+__all__ = ["Observed", "definition_of", "observe", "remember_types"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Observed:
     generation: Generation
     refresh: Refresh
     same_function: bool  # do keys and fingerprints compare with those of the members
+    columns: tuple[Column, ...]  # that the sync reads
 
     @property
     def sides(self) -> Sides:
@@ -47,9 +48,7 @@ class Observed:
         cohort = without_duplicates(self.cohort)
         found = scan(self.connection, cohort)
         refresh = _refresh(self.refresh, found)
-        return Observed(
-            self.connection, self.compiled, cohort, self.members, self.generation, refresh, self.same_function
-        )
+        return replace(self, cohort=cohort, refresh=refresh)
 
 
 def definition_of(job: SyncJob) -> str:
@@ -81,6 +80,8 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
         translate(f"reading {where.title}", SourceError, "HG215"),
     ):
         lock_down(connection)
+        if not generation.blank:
+            _refuse_new_types(state, job, staged.columns)
         compiled = _compile(connection, job, staged.sql, staged.columns)
         same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
         members = relation(folder, generation, compiled.identifiers)
@@ -98,7 +99,10 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
             definition=hashlib.sha256(definition_of(job).encode()).hexdigest(),
             cause=cause,
         )
-        seen = Observed(connection, compiled, compiled.digested, members, generation, _refresh(blank, found), same)
+        refresh = _refresh(blank, found)
+        seen = Observed(
+            connection, compiled, compiled.digested, members, generation, refresh, same, staged.columns
+        )
         _refuse_bad_keys(state, job, seen, found)
         yield seen
 
@@ -119,9 +123,35 @@ def _member_key(compiled: Compiled) -> str:
     return key_sql([identifier(f"id.{name}") for name in compiled.identifiers])
 
 
-def _refresh(refresh: Refresh, found: Scan) -> Refresh:
-    from dataclasses import replace
+def _types(job: SyncJob, columns: tuple[Column, ...]) -> str:
+    return json.dumps({"mapping": job.mapping_digest, "types": {c.name: c.type for c in columns}}, sort_keys=True)
 
+
+def remember_types(state: State, lease: Lease, job: SyncJob, seen: Observed) -> None:
+    """Remember the columns' types as a mapping first met them; until something was delivered, as they are now."""
+    before, now = state.note(job.name, "types"), _types(job, seen.columns)
+    if before != now and (
+        before is None or seen.generation.blank or json.loads(before)["mapping"] != job.mapping_digest
+    ):
+        state.remember(lease, "types", now)
+
+
+def _refuse_new_types(state: StateReader, job: SyncJob, columns: tuple[Column, ...]) -> None:
+    """A column of another type under the same mapping is a broken table, or a change somebody has to confirm."""
+    before = json.loads(state.note(job.name, "types") or "{}")
+    if before.get("mapping") != job.mapping_digest:
+        return
+    for column in columns:
+        known = before["types"].get(column.name, column.type)
+        if known != column.type:
+            raise CohortError(
+                f"column '{column.name}' was {known} and is {column.type} now; nothing was sent",
+                code="HG216",
+                fix="mend the table; or, where it is meant, say so in the mapping, as with transform: [text]",
+            )
+
+
+def _refresh(refresh: Refresh, found: Scan) -> Refresh:
     return replace(
         refresh,
         rows=found.rows,

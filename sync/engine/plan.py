@@ -148,7 +148,8 @@ def _removals(connection: duckdb.DuckDBPyConnection, members: str, remembered: S
     files = f"read_parquet({file_list(list(remembered))}, union_by_name=true)"
     wanted = "c IN ('key', 'remote_id', 'source_key') OR starts_with(c, 'id.')"
     connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE remembered AS SELECT DISTINCT ON (key) COLUMNS(lambda c: {wanted}) FROM {files} "
+        "CREATE OR REPLACE TEMP TABLE remembered AS "
+        f"SELECT DISTINCT ON (key) COLUMNS(lambda c: {wanted}) FROM {files} "
         f"WHERE key IN ({gone}) AND key NOT IN (SELECT key FROM ({members}))"
     )
     return [known, "SELECT 'remove' AS op, * FROM remembered"]

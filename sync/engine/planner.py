@@ -12,7 +12,7 @@ from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing,
 from sync.engine.guardrails import Facts, answer, judge
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.observe import Observed, definition_of, refuse_bad_keys
-from sync.engine.plan import Frozen, freeze, inputs_digest, make_plan, with_counts
+from sync.engine.plan import freeze, inputs_digest, make_plan, with_counts
 from sync.engine.settle import exceptions_file
 from sync.errors import DecisionError
 from sync.sdk.nouns import Delivery, Op
@@ -20,6 +20,7 @@ from sync.state.base import Counts, Plan, PlanStatus, RejectedRecord, StateReade
 
 __all__ = ["Difference", "Planner", "held_again", "permitted"]
 
+_HOLDS = (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
 _WEEK = 7 * 86400.0
 
 
@@ -61,10 +62,12 @@ class Planner:
             if seen.refresh.invalid:
                 nothing(seen.connection)
             members = seen.generation.members
-            gone = {r.key for r in rejected if r.code != "invalid" or not seen.refresh.invalid}
+            gone = {
+                r.key for r in rejected if _forgettable(r) or (r.code == "invalid" and not seen.refresh.invalid)
+            }
             return Difference(seen, Diff(unchanged=members), frozenset(gone))
         seen, diff = self._compare(seen, dirty, rejected)
-        told = {r.key for r in rejected if r.code != "invalid"}
+        told = {r.key for r in rejected if _forgettable(r)}
         gone = told - changed_keys(seen.connection) if told else set()
         return Difference(seen, diff, frozenset(gone))
 
@@ -123,9 +126,9 @@ class Planner:
             ),
             frozen,
         )
-        verdicts = judge(self._facts(seen, frozen, counts))
+        verdicts = judge(self._facts(seen, frozen.file, counts))
         strictest = answer(verdicts)
-        held = strictest in (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
+        held = strictest in _HOLDS
         return make_plan(
             self.settings,
             self.job,
@@ -146,25 +149,40 @@ class Planner:
         files = [exceptions_file(self.settings, self.job.name, run) for run in sorted(runs)]
         return [path for path in files if path.is_file()]
 
-    def _facts(self, seen: Observed, frozen: Frozen, counts: Counts) -> Facts:
+    def _facts(self, seen: Observed, plan_file: str, counts: Counts) -> Facts:
         state, name = self.state, self.job.name
         return Facts(
             job=self.job,
             counts=counts,
             refresh=seen.refresh,
             accepted=state.refreshes(name, accepted=True, limit=10),
-            nulled=self._nulled(seen, frozen) if counts.update else {},
+            nulled=self._nulled(seen, plan_file) if counts.update else {},
             removed_7d=state.removed_since(name, self.now - _WEEK),
-            first_run=seen.generation.blank,
+            first_run=seen.generation.blank and not self._delivered(seen.generation.number),
             first_run_allowed=self.first_run_allowed,
             same_function=seen.same_function,
             definition_moved=self._moved(),
             now=self.now,
         )
 
-    def _nulled(self, seen: Observed, frozen: Frozen) -> dict[str, int]:
+    def objections(self, seen: Observed, plan: Plan) -> str:
+        """What would hold a plan now that did not when it was made or decided on; empty where nothing would."""
+        known = {(v.guardrail, v.limit) for v in plan.verdicts if v.answer in _HOLDS}
+        for verdict in judge(self._facts(seen, plan.file, plan.counts)):
+            new = verdict.answer in _HOLDS and (verdict.guardrail, verdict.limit) not in known
+            if new and verdict.guardrail != "first_run":
+                return f"guardrail {verdict.guardrail} would hold it now: {verdict.message}"
+        return ""
+
+    def _delivered(self, generation: int) -> bool:
+        """Was a plan over this generation delivered, though nothing of it was taken."""
+        return any(
+            p.generation == generation for p in self.state.plans(self.job.name, PlanStatus.EXECUTED, limit=1)
+        )
+
+    def _nulled(self, seen: Observed, plan_file: str) -> dict[str, int]:
         """Members by field that turns null; fields mapped since count for nothing."""
-        file = literal(self.settings.folder / frozen.file)
+        file = literal(self.settings.folder / plan_file)
         rows = seen.connection.execute(
             f"SELECT nulls, coalesce(was_nulls, ''), count(*) FROM read_parquet({file}) "
             "WHERE op = 'update' AND nulls IS DISTINCT FROM was_nulls GROUP BY ALL"
@@ -185,6 +203,11 @@ class Planner:
         if old.pop("key") != new.pop("key"):
             return "re-keyed"
         return "re-pointed" if old != new else ""
+
+
+def _forgettable(record: RejectedRecord) -> bool:
+    """Is it forgotten once no change is about it any more; what was given up stays given up."""
+    return record.code != "invalid" and record.given_up_at is None
 
 
 def held_again(state: StateReader, plan_inputs: str, sync: str, now: float) -> Plan | None:

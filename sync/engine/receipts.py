@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from sync.logging import hide_secrets
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
 from sync.state.base import BatchRow, Outcomes
 
-__all__ = ["read", "the_same_for_all"]
+__all__ = ["discreet", "read", "the_same_for_all"]
 
 _MISSING = (Status.UNKNOWN, "the destination said nothing of this record")
 _NO_STATUS = (Status.UNKNOWN, "the connector gave a status that there is not")
@@ -15,7 +17,7 @@ _TWICE = (Status.UNKNOWN, "the destination answered twice, and not the same")
 
 
 def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
-    """Match receipts to changes.
+    """Match receipts to changes; reasons are as the destination gave them.
 
     A change without a receipt, or with two that differ, is unknown; receipts for other keys count for nothing.
     """
@@ -64,3 +66,26 @@ def the_same_for_all(row: BatchRow, batch: Batch, status: Status, reason: str) -
     """One outcome for every record of a batch."""
     changes = enumerate(batch.changes, row.first)
     return Outcomes(applied=0, exceptions=[(n, change.key, change.op, status, reason) for n, change in changes])
+
+
+def discreet(outcomes: Outcomes, row: BatchRow, batch: Batch, private: frozenset[str]) -> Outcomes:
+    """The outcomes with reasons that may be kept: no secret of ours, and none of the record's private values.
+
+    Destinations quote what they were sent. `private` names the identifiers and fields that are personal data.
+    """
+    if not outcomes.exceptions:
+        return outcomes
+
+    def kept(number: int, reason: str) -> str:
+        change = batch.changes[number - row.first]
+        for name in private:
+            value = change.identifiers.get(name, change.fields.get(name))
+            if isinstance(value, str) and len(value) > 1:
+                reason = reason.replace(value, _HIDDEN)
+        return hide_secrets(reason)
+
+    exceptions = [(n, key, op, status, kept(n, reason)) for n, key, op, status, reason in outcomes.exceptions]
+    return replace(outcomes, exceptions=exceptions)
+
+
+_HIDDEN = "•••"

@@ -93,7 +93,8 @@ class Running:
         tally = Tally()
         tally.resume(self.means.state.batches(run.id))
         self._settle(plan, run, tally, RunStatus.CANCELLED, None)
-        note = f"run {run.id} was given up: its mapping changed or its plan expired; a new plan takes its place"
+        why = "its mapping or destination changed, or its plan expired"
+        note = f"run {run.id} was given up: {why}; a new plan takes its place"
         return SyncReport(self.job.name, "completed", resumed=run.id, notes=(note,))
 
     # --- delivering and settling --------------------------------------------------------------------------

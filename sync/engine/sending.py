@@ -18,7 +18,6 @@ from sync.durations import format_duration
 from sync.engine.batches import halves
 from sync.engine.dispatch import Dispatch, Halt
 from sync.engine.job import DeliverySettings
-from sync.engine.receipts import the_same_for_all
 from sync.errors import (
     AuthError,
     DestinationError,
@@ -260,7 +259,7 @@ class Sender:
             self._unclear(push, batch, str(error))
         elif row.size == 1:
             why = error.detail.strip() or error.message
-            self._keep(push, the_same_for_all(row, batch, Status.REJECTED, why))
+            self._keep(push, self._dispatch.alike(row, batch, Status.REJECTED, why))
         else:
             self._split(push, batch)
 

@@ -17,7 +17,7 @@ from sync.engine.database import identifier, literal
 __all__ = ["decoders", "is_nested", "json_sql", "wire_sql"]
 
 _INTEGERS = ["TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"]
-_NATIVE = frozenset(["BOOLEAN", "FLOAT", "DOUBLE", "VARCHAR", *_INTEGERS])
+_NATIVE = frozenset(["BOOLEAN", "DOUBLE", "VARCHAR", *_INTEGERS])
 _DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _EXACT_DIGITS = 15  # what a double holds without loss
 
@@ -44,6 +44,8 @@ def wire_sql(name: str, type: str) -> str:
     column = identifier(name)
     if type in _NATIVE:
         return column
+    if type == "FLOAT":  # by its shortest text: 1.1 stays 1.1
+        return f"{column}::VARCHAR::DOUBLE"
     if match := _DECIMAL.fullmatch(type):
         return _decimal(column, int(match[1]), int(match[2]))
     if is_nested(type):

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["boot_clock", "describe", "is_dead", "me"]
+from sync.state.base import Lease
+
+__all__ = ["alive", "boot_clock", "describe", "is_dead", "me"]
 
 _PROC = Path("/proc")
 
@@ -46,6 +48,11 @@ def is_dead(holder: str) -> bool:
         pass
     start = _start(them.pid)
     return start is not None and start != them.start
+
+
+def alive(lease: Lease | None) -> bool:
+    """May somebody be at work under this lease: it has not run out, and its holder is not certainly gone."""
+    return lease is not None and not is_dead(lease.holder)
 
 
 def describe(holder: str) -> str:

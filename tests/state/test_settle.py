@@ -68,7 +68,7 @@ def test_a_person_may_have_a_record_that_backs_off_sent_at_once(world: World) ->
     )
 
 
-def test_a_record_that_is_given_up_is_green_until_its_row_changes(world: World) -> None:
+def test_a_record_that_is_given_up_is_green_and_not_sent_until_somebody_asks(world: World) -> None:
     world.desk.always = rejecting("p3@x.example")  # type: ignore[assignment]
     world.run()
     (record,) = world.ledger.rejected(SYNC)
@@ -79,6 +79,8 @@ def test_a_record_that_is_given_up_is_green_until_its_row_changes(world: World) 
     world.sql("UPDATE vips SET name = 'Mended' WHERE id = 3")
     world.desk.always = None
     changed = world.run()
+    world.ledger.set_rejected(SYNC, [record.key], retry=True, actor="ann", reason="mended")
+    again = world.run()
 
     assert (given_up.status, exit_code([given_up]), given_up.counts.given_up, pushed_then) == (
         "completed",
@@ -86,7 +88,8 @@ def test_a_record_that_is_given_up_is_green_until_its_row_changes(world: World) 
         1,
         0,
     )
-    assert (changed.applied, world.ledger.rejected(SYNC), world.in_step) == (1, [], True)
+    assert (changed.status, changed.applied, changed.counts.given_up) == ("completed", 0, 1)
+    assert (again.applied, world.ledger.rejected(SYNC), world.in_step) == (1, [], True)
 
 
 def test_a_rejected_record_whose_row_is_gone_is_forgotten(world: World) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 
 from sync.audit import Audit, Finding, Verification, event_hash
 from sync.errors import StateError
+from sync.signing import private_key
 from sync.state.base import Event
 
 DDL = """
@@ -390,9 +391,21 @@ def test_a_log_without_any_trace_of_a_checkpoint_is_not_trusted(tmp_path: Path) 
     log.engine.dispose()
 
 
-def test_a_replaced_signing_key_is_found_and_refused(log: Log) -> None:
+def test_a_lost_signing_key_is_refused_and_not_replaced_in_silence(log: Log) -> None:
     filled(log)
     (log.keys / "audit.key").unlink()
+
+    with pytest.raises(StateError, match="is gone") as caught:
+        log.checkpoint()
+
+    assert caught.value.code == "HG321"
+    assert not (log.keys / "audit.key").exists()
+
+
+def test_a_replaced_signing_key_is_found_and_refused(log: Log, tmp_path: Path) -> None:
+    filled(log)
+    private_key(tmp_path / "another.key")
+    (tmp_path / "another.key").replace(log.keys / "audit.key")
 
     with pytest.raises(StateError, match="is not the one pinned") as caught:
         log.checkpoint()

@@ -84,7 +84,9 @@ def test_a_decision_needs_a_reason(bench: Bench, decision: Decision, reason: str
     assert refused(bench, held(bench), decision=decision, reason=reason).code == "HG504"
 
 
-@pytest.mark.parametrize("what", ["the mapping was changed", "another run changed the members"])
+@pytest.mark.parametrize(
+    "what", ["the mapping, or where its destination is, was changed", "another run changed the members"]
+)
 def test_an_approval_is_void_where_an_input_moved(bench: Bench, what: str) -> None:
     plan = held(bench)
     if "mapping" in what:

@@ -44,16 +44,18 @@ class World:
     dirty: set[str] = field(default_factory=set)
     # person -> (op, value the rejection was about, given up, still waits)
     rejected: dict[str, tuple[str, int, bool, bool]] = field(default_factory=dict)
+    unfit: set[str] = field(default_factory=set)  # their rows are in the cohort, and cannot be sent
 
 
 def tables(world: World) -> Sides:
     rows = [(KEYS[p], v, p, None) for p, v in world.cohort.items()]
     rows += [(None, None, f"bad{n}", "no") for n in range(world.invalid)]
+    rows += [(None, None, p, "no") for p in sorted(world.unfit - world.cohort.keys())]
     columns = "key DECIMAL(38,0), fingerprint UBIGINT, source_key VARCHAR, why VARCHAR, newest TIMESTAMP"
     DB.execute(f"CREATE OR REPLACE TEMP TABLE cohort ({columns})")
-    DB.execute("CREATE OR REPLACE TEMP TABLE members (key DECIMAL(38,0), fingerprint UBIGINT)")
+    DB.execute("CREATE OR REPLACE TEMP TABLE members (key DECIMAL(38,0), fingerprint UBIGINT, source_key VARCHAR)")
     _insert("cohort", rows, ", NULL")
-    _insert("members", [(KEYS[person], value) for person, value in world.members.items()])
+    _insert("members", [(KEYS[p], value, p) for p, value in world.members.items()])
     return Sides("SELECT * FROM cohort", "SELECT * FROM members")
 
 
@@ -97,6 +99,8 @@ def model(world: World, mode: Mode, spec_ops: frozenset[Op] = frozenset(Op)) -> 
     changes: dict[str, str] = {}
     for person in world.cohort.keys() | world.members.keys() | world.dirty:
         wanted, there = world.cohort.get(person), world.members.get(person)
+        if wanted is None and person in world.unfit and there is not None:
+            continue  # unfit to be sent is not gone
         if wanted is None:
             changes[person] = "remove"
         elif there is None:
@@ -111,7 +115,7 @@ def model(world: World, mode: Mode, spec_ops: frozenset[Op] = frozenset(Op)) -> 
     held = {}
     for person, (op, value, given_up, waits) in world.rejected.items():
         same = op == "remove" or world.cohort.get(person) == value
-        if changes.get(person) == op and same and (given_up or waits):
+        if changes.get(person) == op and (given_up or (same and waits)):
             held[person] = given_up
     changes = {p: op for p, op in changes.items() if p not in held}
     count = list(changes.values()).count
@@ -138,6 +142,7 @@ worlds = st.builds(
         st.tuples(st.sampled_from(["add", "update", "remove"]), st.integers(0, 2), st.booleans(), st.booleans()),
         max_size=4,
     ),
+    unfit=st.sets(st.sampled_from(PEOPLE), max_size=3),
 )
 
 

@@ -219,6 +219,8 @@ def test_a_rejected_record_is_tried_again_then_waits_then_is_given_up(bench: Ben
     bench.ledger.set_rejected("crm-people", [record.key], retry=False, actor="ann", reason="moved away")
     assert bench.difference().diff.given_up == 1
     bench.people([("1", "ann@x", "Kiel"), BOB])
+    assert bench.difference().diff.given_up == 1
+    bench.ledger.set_rejected("crm-people", [record.key], retry=True, actor="ann", reason="moved back")
     assert told(bench, bench.plan()) == [("add", "ann@x", "Kiel")]
 
 
