@@ -106,7 +106,7 @@ def test_a_crash_at_any_write_loses_nothing_and_records_nothing_that_was_not_ack
 
         world.desk.answers.extend([RateLimited("slow"), once, applied_then(Unavailable("reset"))])
         world.desk.always = once
-        fragile = crash(world, monkeypatch, gone, at, committed=committed[at % 2])
+        fragile = crash(world, monkeypatch, gone, at, committed=committed[at // 2 % 2])
         if not fragile.crashed:
             assert world.in_step
             break
@@ -154,7 +154,7 @@ def test_a_crash_at_any_write_of_a_run_with_jobs_loses_nothing(
         world = copy_of(template, tmp_path / f"crash-{at}")
         world.sql("DELETE FROM vips WHERE id = 1", "UPDATE vips SET name = 'New' WHERE id = 2")
         world.desk.always = job
-        fragile = crash(world, monkeypatch, gone, at, committed=at % 2 == 0)
+        fragile = crash(world, monkeypatch, gone, at, committed=at // 2 % 2 == 0)
         if not fragile.crashed:
             break
         seen.add(fragile.writes[-1])
@@ -176,7 +176,7 @@ def test_a_crash_at_any_write_sends_nothing_twice_where_twice_is_not_once(
         world = copy_of(template, tmp_path / f"crash-{at}")
         world.spec = replace(world.spec, idempotent=False)
         world.sql(*MOVES)
-        fragile = crash(world, monkeypatch, gone, at, committed=at % 2 == 0)
+        fragile = crash(world, monkeypatch, gone, at, committed=at // 2 % 2 == 0)
 
         report = world.run() if fragile.crashed else None
         world.run()

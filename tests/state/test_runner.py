@@ -179,6 +179,18 @@ def test_held_removals_keep_their_approval_while_an_addition_is_rejected_again_a
     assert set(shrunk.desk.members) == set(shrunk.source()) - {"p99@x.example"}
 
 
+def test_an_approval_binds_the_same_changes_even_where_they_were_planned_another_way(shrunk: World) -> None:
+    """Removals planned apart, for an addition was rejected; then all there is to do, for it was given up."""
+    shrunk.desk.answers.append(some(Status.REJECTED))
+    approve(shrunk, shrunk.run())
+    keys = [r.key for r in shrunk.ledger.rejected(SYNC)]
+    shrunk.ledger.set_rejected(SYNC, keys, retry=False, actor="ann", reason="a test account")
+
+    report = shrunk.run()
+
+    assert (report.status, report.applied) == ("completed", 30)
+
+
 def test_a_shrunken_cohort_does_not_become_the_usual_size_by_being_sent_in_part(shrunk: World) -> None:
     """Each additions-only run would else pull the trailing median down, until the removals pass."""
     for n in range(7):
