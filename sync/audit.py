@@ -35,7 +35,7 @@ from sqlalchemy.exc import DBAPIError
 from sync.audit_chain import Row, Verification, event_hash, plain_number, verify
 from sync.checkpoints import NOTHING, Checkpoint, Checkpoints, Finding
 from sync.errors import StateError
-from sync.state.base import Event
+from sync.state.nouns import Event
 
 __all__ = ["Audit", "AuditEvent", "Finding", "Verification", "event_hash"]
 

@@ -24,8 +24,9 @@ from sync.engine.job import SyncJob
 from sync.engine.report import SyncReport
 from sync.errors import HeadgateError
 from sync.schedule import Cron, Every, parse, slot, slot_time
-from sync.state.base import RunRequest, State
+from sync.state.base import State
 from sync.state.holder import alive
+from sync.state.nouns import RunRequest
 
 __all__ = ["Daemon", "LogObserver", "Runs"]
 

@@ -8,8 +8,9 @@ from enum import StrEnum
 from sync.durations import format_duration
 from sync.mapping import Cohort, Sync
 from sync.schedule import next_runs
-from sync.state.base import PlanStatus, Refresh, Run, RunStatus, StateReader, Verdict, VerdictAnswer
+from sync.state.base import StateReader
 from sync.state.holder import alive
+from sync.state.nouns import PlanStatus, Refresh, Run, RunStatus, Verdict, VerdictAnswer
 
 __all__ = ["Activity", "Health", "Standing", "standing"]
 

@@ -24,9 +24,9 @@ from sync.mapping import Sync as SyncMapping
 from sync.sdk.nouns import Change, Field, ObjectSpec, Op, Status
 from sync.sources.duckdb import DuckDBSource
 from sync.sources.options import DuckDBOptions
-from sync.state.base import Generation, Lease, Outcomes, Plan, Run, RunStatus
 from sync.state.holder import me
 from sync.state.ledger import Ledger, open_ledger
+from sync.state.nouns import Generation, Lease, Outcomes, Plan, Run, RunStatus
 
 NAME = "crm-people"
 EMAIL = Field("email", identifier=True)

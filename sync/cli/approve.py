@@ -11,7 +11,7 @@ from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.run import finish
 from sync.cli.signals import draining
-from sync.state.base import Decision, Plan, PlanStatus
+from sync.state.nouns import Decision, Plan, PlanStatus
 
 
 @_command("approve")

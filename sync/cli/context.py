@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sync.engine.job import EngineSettings, SyncJob
     from sync.engine.runner import Runner
     from sync.project import Project
-    from sync.state.base import Plan
     from sync.state.ledger import Ledger
+    from sync.state.nouns import Plan
 
 __all__ = ["Session", "opened", "reason_of"]
 

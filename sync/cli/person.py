@@ -10,7 +10,7 @@ from sync.cli import output, words
 from sync.cli.context import opened
 from sync.cli.options import Options
 from sync.cli.options import command as _command
-from sync.state.base import Event
+from sync.state.nouns import Event
 
 
 @_command("person")

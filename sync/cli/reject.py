@@ -9,7 +9,7 @@ from sync.cli.approve import decide
 from sync.cli.context import opened, reason_of
 from sync.cli.options import Options
 from sync.cli.options import command as _command
-from sync.state.base import Decision
+from sync.state.nouns import Decision
 
 
 @_command("reject")

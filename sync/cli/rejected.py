@@ -11,7 +11,7 @@ from sync.cli import output, words
 from sync.cli.context import Session, opened, reason_of
 from sync.cli.options import Options, SyncName, group
 from sync.errors import UsageError
-from sync.state.base import Event, RejectedRecord
+from sync.state.nouns import Event, RejectedRecord
 
 
 @group("rejected", default="list")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sync.cli import output, words
 from sync.durations import format_duration
 from sync.engine.report import SyncReport
-from sync.state.base import PlanStatus, Verdict, VerdictAnswer
+from sync.state.nouns import PlanStatus, Verdict, VerdictAnswer
 
 if TYPE_CHECKING:
     from sync.cli.context import Session

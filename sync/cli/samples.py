@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sync.cli import words
-from sync.state.base import Event, Plan
+from sync.state.nouns import Event, Plan
 
 if TYPE_CHECKING:
     from sync.cli.context import Session

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sync.errors import StateError, UsageError
-from sync.state.base import Event, Generation, Lease
+from sync.state.nouns import Event, Generation, Lease
 
 if TYPE_CHECKING:
     from sync.cli.context import Session

@@ -6,7 +6,8 @@ from sync.durations import format_duration
 from sync.engine.job import SyncJob
 from sync.errors import DecisionError
 from sync.sdk.nouns import Delivery
-from sync.state.base import Approval, Decision, Event, Plan, PlanStatus, State, StateReader
+from sync.state.base import State, StateReader
+from sync.state.nouns import Approval, Decision, Event, Plan, PlanStatus
 
 __all__ = ["decide", "find_plan", "moved", "refuse_unfit"]
 

@@ -16,7 +16,7 @@ from sync.engine.plan import phase_of
 from sync.engine.wire import decoders, json_sql, wire_sql
 from sync.errors import StateError
 from sync.sdk.nouns import Batch, Change, Delivery, Limits, Op
-from sync.state.base import BatchRow, BatchState
+from sync.state.nouns import BatchRow, BatchState
 
 if TYPE_CHECKING:
     import duckdb

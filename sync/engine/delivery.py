@@ -15,7 +15,7 @@ from sync.engine.dispatch import Dispatch
 from sync.engine.polling import Poller
 from sync.engine.sending import Sender
 from sync.sdk.nouns import Batch
-from sync.state.base import BatchRow, BatchState
+from sync.state.nouns import BatchRow, BatchState
 
 __all__ = ["deliver"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sync.errors import CohortError
 from sync.mapping import Mode
 from sync.sdk.nouns import Op
-from sync.state.base import RejectedRecord
+from sync.state.nouns import RejectedRecord
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,7 +15,8 @@ from sync.engine.report import Observer
 from sync.engine.tally import Tally
 from sync.errors import AuthError, HeadgateError, ProtocolError
 from sync.sdk.nouns import Batch, Delivery, Receipt, Status
-from sync.state.base import Attempt, BatchRow, Outcomes, Run, RunStatus, State
+from sync.state.base import State
+from sync.state.nouns import Attempt, BatchRow, Outcomes, Run, RunStatus
 
 __all__ = ["Dispatch", "Halt"]
 

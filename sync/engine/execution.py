@@ -16,7 +16,7 @@ from sync.engine.report import SyncReport, joined, with_rest
 from sync.engine.running import Means, Running
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
-from sync.state.base import Counts, Plan, PlanStatus, RunStatus, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanStatus, RunStatus, VerdictAnswer
 
 __all__ = ["Execution"]
 

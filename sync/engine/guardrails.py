@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sync.durations import format_duration
 from sync.engine.job import GuardrailLimits, SyncJob
 from sync.sdk.nouns import Delivery, Op
-from sync.state.base import Counts, Refresh, Verdict, VerdictAnswer
+from sync.state.nouns import Counts, Refresh, Verdict, VerdictAnswer
 
 __all__ = ["GUARDRAILS", "Facts", "answer", "judge"]
 

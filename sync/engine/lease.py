@@ -7,8 +7,9 @@ import threading
 from types import TracebackType
 
 from sync.errors import Fenced, LeaseHeld, StateError
-from sync.state.base import Lease, State
+from sync.state.base import State
 from sync.state.holder import boot_clock, is_dead, me
+from sync.state.nouns import Lease
 
 __all__ = ["LeaseKeeper"]
 

@@ -16,8 +16,9 @@ from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicat
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import CohortError, SourceError
 from sync.sources.base import Column, Relation
-from sync.state.base import Generation, Lease, Refresh, State, StateReader
+from sync.state.base import State, StateReader
 from sync.state.members import folder_of, relation, verify
+from sync.state.nouns import Generation, Lease, Refresh
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,8 +15,9 @@ from sync.engine.settle import exceptions_file
 from sync.engine.transforms import apply
 from sync.errors import StateError
 from sync.mapping import FieldMapping, Transform
-from sync.state.base import RejectedRecord, StateReader
+from sync.state.base import StateReader
 from sync.state.members import folder_of, relation
+from sync.state.nouns import RejectedRecord
 
 if TYPE_CHECKING:
     import duckdb

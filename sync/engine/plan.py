@@ -27,8 +27,8 @@ from sync.engine.database import file_list, identifier
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import Corrupt
 from sync.sdk.nouns import Delivery, Op, Order
-from sync.state.base import Counts, Plan, PlanStatus, Refresh, Verdict
 from sync.state.members import digest_file, publish
+from sync.state.nouns import Counts, Plan, PlanStatus, Refresh, Verdict
 
 if TYPE_CHECKING:
     import duckdb

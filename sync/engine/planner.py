@@ -16,7 +16,8 @@ from sync.engine.plan import freeze, inputs_digest, make_plan, with_counts
 from sync.engine.settle import exceptions_file
 from sync.errors import DecisionError
 from sync.sdk.nouns import Delivery, Op
-from sync.state.base import Counts, Plan, PlanStatus, RejectedRecord, StateReader, VerdictAnswer
+from sync.state.base import StateReader
+from sync.state.nouns import Counts, Plan, PlanStatus, RejectedRecord, VerdictAnswer
 
 __all__ = ["Difference", "Planner", "held_again", "permitted"]
 

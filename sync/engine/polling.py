@@ -11,7 +11,7 @@ from sync.engine.dispatch import Dispatch, Halt
 from sync.errors import AuthError, DestinationError, HeadgateError, ProtocolError, RequestError, Unavailable
 from sync.sdk.connector import Connector, Polls
 from sync.sdk.nouns import Batch, Job, Receipt
-from sync.state.base import Attempt, BatchRow, BatchState, RunStatus
+from sync.state.nouns import Attempt, BatchRow, BatchState, RunStatus
 
 __all__ = ["Poller"]
 

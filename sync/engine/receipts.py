@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sync.logging import hide_secrets
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
-from sync.state.base import BatchRow, Outcomes
+from sync.state.nouns import BatchRow, Outcomes
 
 __all__ = ["discreet", "read", "the_same_for_all"]
 

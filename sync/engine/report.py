@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from sync.state.base import Counts, Plan, Verdict, VerdictAnswer
+from sync.state.nouns import Counts, Plan, Verdict, VerdictAnswer
 
 __all__ = ["Observer", "SilentObserver", "SyncReport", "exit_code", "joined", "with_rest"]
 

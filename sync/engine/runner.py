@@ -16,7 +16,8 @@ from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.running import Means
 from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, StateError
 from sync.sdk.nouns import Op
-from sync.state.base import Event, Run, RunStatus, State
+from sync.state.base import State
+from sync.state.nouns import Event, Run, RunStatus
 
 __all__ = ["Runner"]
 

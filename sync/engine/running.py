@@ -19,7 +19,8 @@ from sync.engine.settle import settlement
 from sync.engine.tally import Tally
 from sync.errors import HeadgateError
 from sync.sdk.nouns import Op
-from sync.state.base import BatchState, Event, Plan, PlanStatus, Run, RunStatus, State, Verdict, VerdictAnswer
+from sync.state.base import State
+from sync.state.nouns import BatchState, Event, Plan, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
 
 __all__ = ["Means", "Running"]
 

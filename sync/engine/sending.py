@@ -29,8 +29,8 @@ from sync.errors import (
 )
 from sync.sdk.connector import Connector, Polls
 from sync.sdk.nouns import Batch, Job, Status
-from sync.state.base import Attempt, BatchRow, BatchState, Outcomes, RunStatus
 from sync.state.holder import boot_clock
+from sync.state.nouns import Attempt, BatchRow, BatchState, Outcomes, RunStatus
 
 __all__ = ["Sender"]
 

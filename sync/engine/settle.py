@@ -17,7 +17,9 @@ from sync.engine.database import literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import StateError
 from sync.sdk.nouns import Delivery, Op, Status
-from sync.state.base import (
+from sync.state.base import State
+from sync.state.members import fold, folder_of, publish
+from sync.state.nouns import (
     BatchRow,
     BatchState,
     Event,
@@ -28,9 +30,7 @@ from sync.state.base import (
     Run,
     RunStatus,
     Settlement,
-    State,
 )
-from sync.state.members import fold, folder_of, publish
 
 if TYPE_CHECKING:
     import duckdb

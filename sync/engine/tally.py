@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sync.state.base import BatchRow, BatchState, Outcomes
+from sync.state.nouns import BatchRow, BatchState, Outcomes
 
 __all__ = ["Tally"]
 

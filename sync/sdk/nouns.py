@@ -28,8 +28,8 @@ Value = Any
 """A wire value: None, bool, int, float, str, or a list or dict of wire values.
 
 Before a connector sees them, dates, times and timestamps became ISO 8601 text (timestamps with a zone in UTC,
-ending in `Z`), UUIDs text, blobs Base64 text, intervals ISO 8601 durations, decimals of up to 15 digits numbers
-and longer ones text. `Batch.types` has the types they came from.
+ending in `Z`), UUIDs text, blobs Base64 text, intervals ISO 8601 durations, whole decimals integers, other
+decimals of up to 15 digits numbers and longer ones text. `Batch.types` has the types they came from.
 """
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sync.state.base import Lease
+from sync.state.nouns import Lease
 
 __all__ = ["alive", "boot_clock", "describe", "is_dead", "me"]
 

@@ -12,9 +12,10 @@ from sqlalchemy import bindparam, select, update
 from sync.durations import format_duration
 from sync.errors import Fenced, LeaseHeld
 from sync.state import tables
-from sync.state.base import Event, Lease, State
+from sync.state.base import State
 from sync.state.database import Database, upsert
 from sync.state.holder import boot_clock, describe
+from sync.state.nouns import Event, Lease
 from sync.state.reads import LedgerReader
 from sync.state.tables import NOW
 

@@ -18,9 +18,9 @@ from typing import Any
 from sqlalchemy import bindparam, delete, update
 
 from sync.state import rows, tables
-from sync.state.base import Event, Lease, RunRequest
 from sync.state.database import Database, upsert
 from sync.state.leases import Record
+from sync.state.nouns import Event, Lease, RunRequest
 from sync.state.planning import PlanLedger
 from sync.state.schema import migrate
 from sync.state.sending import RunLedger

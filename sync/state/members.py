@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sync.errors import Corrupt
-from sync.state.base import Generation
+from sync.state.nouns import Generation
 
 if TYPE_CHECKING:
     import duckdb

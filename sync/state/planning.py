@@ -10,8 +10,8 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from sync.errors import DecisionError, StateError
 from sync.state import rows, tables
-from sync.state.base import Approval, Decision, Event, Lease, Plan, PlanStatus, Refresh
 from sync.state.leases import LeaseLedger
+from sync.state.nouns import Approval, Decision, Event, Lease, Plan, PlanStatus, Refresh
 from sync.state.reads import CLOCK, find_plan
 
 __all__ = ["PlanLedger"]

@@ -13,7 +13,9 @@ from sqlalchemy import bindparam, func, select
 from sync.errors import StateError
 from sync.sdk.nouns import Op, Status
 from sync.state import rows, tables
-from sync.state.base import (
+from sync.state.base import StateReader
+from sync.state.database import Database
+from sync.state.nouns import (
     Approval,
     Attempt,
     BatchRow,
@@ -26,9 +28,7 @@ from sync.state.base import (
     RejectedRecord,
     Run,
     RunRequest,
-    StateReader,
 )
-from sync.state.database import Database
 from sync.state.tables import NOW, OPEN_RUN
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Row
 
 from sync.sdk.nouns import Job, Op, Receipt, Status
-from sync.state.base import (
+from sync.state.nouns import (
     Approval,
     Attempt,
     BatchRow,

@@ -16,8 +16,8 @@ from sqlalchemy import bindparam, case, insert, select, update
 from sync.errors import StateError
 from sync.sdk.nouns import Job, Status
 from sync.state import rows, tables
-from sync.state.base import Attempt, BatchRow, BatchState, Event, Lease, Outcomes, Run, RunStatus
 from sync.state.leases import LeaseLedger
+from sync.state.nouns import Attempt, BatchRow, BatchState, Event, Lease, Outcomes, Run, RunStatus
 from sync.state.tables import NOW, OPEN_RUN
 
 __all__ = ["RunLedger", "out_of_order"]

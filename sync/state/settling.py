@@ -11,9 +11,9 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sync.errors import Fenced
 from sync.sdk.nouns import Op
 from sync.state import rows, tables
-from sync.state.base import BatchState, Event, Generation, Lease, RejectedRecord, RunStatus, Settlement
 from sync.state.database import upsert
 from sync.state.leases import LeaseLedger
+from sync.state.nouns import BatchState, Event, Generation, Lease, RejectedRecord, RunStatus, Settlement
 from sync.state.reads import GENERATION, OPEN
 from sync.state.sending import out_of_order
 from sync.state.tables import NOW

@@ -1,6 +1,6 @@
 """The ledger's tables and the database's clock: what the migrations, taken together, must have made.
 
-Columns are named after the fields of the nouns in `sync.state.base`. Times are seconds since the epoch.
+Columns are named after the fields of the nouns in `sync.state.nouns`. Times are seconds since the epoch.
 Mappings, tuples and sets are JSON text.
 """
 

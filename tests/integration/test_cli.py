@@ -469,8 +469,8 @@ def test_a_new_project_validates_and_is_never_written_over(tmp_path, capsys):
 
 def test_the_daemon_does_what_was_asked_for_and_reports_it(synced):
     from sync.schedule import slot
-    from sync.state.base import RunRequest
     from sync.state.ledger import open_ledger
+    from sync.state.nouns import RunRequest
 
     with open_ledger(synced.folder / ".headgate" / "ledger.db") as ledger:
         ledger.request_run(RunRequest("crm-vip", slot(datetime.now(UTC)), "console", "ana", ledger.now()))

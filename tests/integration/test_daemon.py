@@ -25,8 +25,8 @@ from sync.errors import ProjectError, SourceError
 from sync.mapping import Cohort, Sync
 from sync.schedule import slot
 from sync.sdk.nouns import Limits, ObjectSpec, Op
-from sync.state.base import Run, RunRequest, RunStatus
 from sync.state.ledger import Ledger, open_ledger
+from sync.state.nouns import Run, RunRequest, RunStatus
 from sync.testing.fakes.crm import Crm
 from sync.testing.fakes.server import serve
 

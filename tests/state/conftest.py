@@ -13,7 +13,9 @@ import sqlalchemy as sa
 
 from sync.sdk.nouns import Op
 from sync.state import tables
-from sync.state.base import (
+from sync.state.holder import me
+from sync.state.ledger import Ledger, open_ledger
+from sync.state.nouns import (
     Approval,
     BatchRow,
     Counts,
@@ -30,8 +32,6 @@ from sync.state.base import (
     Verdict,
     VerdictAnswer,
 )
-from sync.state.holder import me
-from sync.state.ledger import Ledger, open_ledger
 from tests.state.world import World
 
 SYNC = "orders_to_crm"

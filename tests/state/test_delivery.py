@@ -17,7 +17,7 @@ from sync.engine.report import SyncReport, exit_code
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Job, Limits, Op, Outcome, Rate, Receipt, Status
-from sync.state.base import BatchState, RunStatus
+from sync.state.nouns import BatchState, RunStatus
 from tests.state.world import SYNC, Desk, Scripted, World, applied_then, refusing, some
 
 

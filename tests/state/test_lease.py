@@ -39,7 +39,7 @@ import random, sys, time
 from pathlib import Path
 import sqlalchemy as sa
 from sync.errors import Fenced, LeaseHeld
-from sync.state.base import Event
+from sync.state.nouns import Event
 from sync.state.holder import me
 from sync.state.ledger import open_ledger
 from sync.state import tables

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from sync.errors import Corrupt, StateError
 from sync.sdk.nouns import Op, Status
 from sync.state import database
-from sync.state.base import BatchState, Event, Outcomes, RunStatus
 from sync.state.ledger import open_ledger
+from sync.state.nouns import BatchState, Event, Outcomes, RunStatus
 
 SYNC = "orders_to_crm"
 
@@ -27,7 +27,7 @@ SENDER = """
 import sys
 from pathlib import Path
 from sync.sdk.nouns import Op, Status
-from sync.state.base import Outcomes
+from sync.state.nouns import Outcomes
 from sync.state.holder import me
 from sync.state.ledger import open_ledger
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sync.errors import DecisionError, Fenced, StateError
-from sync.state.base import Decision, Event, PlanStatus
+from sync.state.nouns import Decision, Event, PlanStatus
 
 SYNC = "orders_to_crm"
 HELD = Event("ann", "plan.held", SYNC)

@@ -8,7 +8,7 @@ import pytest
 
 from sync.errors import Fenced, StateError
 from sync.sdk.nouns import Job, Op, Receipt, Status
-from sync.state.base import Attempt, BatchRow, BatchState, Event, Outcomes, RunStatus, Settlement
+from sync.state.nouns import Attempt, BatchRow, BatchState, Event, Outcomes, RunStatus, Settlement
 
 SYNC = "orders_to_crm"
 WHOLE = Outcomes(applied=10)

@@ -8,15 +8,7 @@ import pytest
 
 from sync.errors import Fenced, StateError
 from sync.sdk.nouns import Job, Op
-from sync.state.base import (
-    BatchState,
-    Event,
-    Outcomes,
-    PlanStatus,
-    RunRequest,
-    RunStatus,
-    Settlement,
-)
+from sync.state.nouns import BatchState, Event, Outcomes, PlanStatus, RunRequest, RunStatus, Settlement
 
 SYNC = "orders_to_crm"
 DONE = Settlement(RunStatus.COMPLETED, {"applied": 10})

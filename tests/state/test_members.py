@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sync.errors import Corrupt
-from sync.state.base import Generation
 from sync.state.members import COMPACT_AT, collect_orphans, digest_file, fold, folder_of, publish, relation, verify
+from sync.state.nouns import Generation
 
 BLANK = Generation("s", 0, 0)
 COLUMNS = (

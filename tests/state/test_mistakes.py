@@ -12,7 +12,7 @@ from sync.errors import Unavailable
 from sync.health import Health, standing
 from sync.logging import register_secret
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
-from sync.state.base import BatchRow
+from sync.state.nouns import BatchRow
 from tests.state.world import SYNC, Desk, World
 
 

@@ -16,8 +16,8 @@ import pytest
 from sync.engine.report import SyncReport, exit_code
 from sync.errors import Fenced, LeaseHeld, RateLimited, RequestError, Unavailable
 from sync.sdk.nouns import Batch, Delivery, Job, Op, Outcome, Receipt, Status
-from sync.state.base import BatchState, RunStatus
 from sync.state.holder import me
+from sync.state.nouns import BatchState, RunStatus
 from tests.state.fragile import Crash, Fragile
 from tests.state.world import SYNC, Desk, World, applied_then, dead_holder, some
 

@@ -14,7 +14,7 @@ from sync.engine.job import GuardrailLimits
 from sync.engine.report import SyncReport, exit_code
 from sync.errors import AuthError, DecisionError, RequestError, StateError
 from sync.sdk.nouns import Batch, Delivery, Op, Outcome, Status
-from sync.state.base import Decision, Plan, PlanStatus, RunStatus
+from sync.state.nouns import Decision, Plan, PlanStatus, RunStatus
 from tests.state.world import SYNC, Desk, World, some
 
 CAREFUL = GuardrailLimits(max_removed_pct=5, small_removal=3)

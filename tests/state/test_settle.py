@@ -13,7 +13,7 @@ from sync.engine.settle import exceptions_file, next_try, settlement
 from sync.errors import ProtocolError, StateError, Unavailable
 from sync.mapping import Mode
 from sync.sdk.nouns import Batch, Outcome, Status
-from sync.state.base import RunStatus
+from sync.state.nouns import RunStatus
 from tests.state.world import SYNC, Desk, World, applied_then, some
 
 HOUR = 3600.0

@@ -26,10 +26,11 @@ from sync.mapping import Cohort, Mode, Sync
 from sync.sdk.connector import Config, Connector
 from sync.sdk.nouns import Batch, Change, Field, Job, Limits, ObjectSpec, Op, Outcome, Receipt, Status
 from sync.sources.base import Column, Relation, Source, Staged
-from sync.state.base import BatchRow, Generation, State
+from sync.state.base import State
 from sync.state.holder import me
 from sync.state.ledger import Ledger, open_ledger
 from sync.state.members import folder_of, relation
+from sync.state.nouns import BatchRow, Generation
 
 SYNC = "vips-crm"
 

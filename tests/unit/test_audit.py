@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sync.audit import Audit, Finding, Verification, event_hash
 from sync.errors import StateError
 from sync.signing import private_key
-from sync.state.base import Event
+from sync.state.nouns import Event
 
 DDL = """
 CREATE TABLE audit_event(seq INTEGER PRIMARY KEY, at REAL, actor TEXT, action TEXT, object TEXT, data TEXT,

@@ -12,7 +12,7 @@ from sync.cli import app, plan_file, report
 from sync.cli.plan import _exit_code
 from sync.engine.report import SyncReport
 from sync.errors import UsageError
-from sync.state.base import Counts, Plan, PlanStatus, Verdict, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanStatus, Verdict, VerdictAnswer
 
 HELD = Verdict("removals_pct", VerdictAnswer.HOLD_REMOVALS, 5.0, 30.0, "30 % of the members would be removed")
 WARNED = Verdict("additions", VerdictAnswer.WARN, 50.0, 60.0, "many additions")

@@ -14,7 +14,7 @@ from sync.engine.approvals import decide, find_plan, moved, refuse_unfit
 from sync.engine.job import GuardrailLimits
 from sync.errors import DecisionError
 from sync.sdk.nouns import Delivery
-from sync.state.base import Counts, Decision, Generation, Plan, PlanStatus
+from sync.state.nouns import Counts, Decision, Generation, Plan, PlanStatus
 from tests.engine_bench import NAME, Bench
 
 

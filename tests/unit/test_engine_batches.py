@@ -16,7 +16,7 @@ from sync.engine.batches import PlanFile, cut, halves, key_of
 from sync.engine.job import EngineSettings
 from sync.sdk.nouns import Delivery, Limits, Op, Order
 from sync.sdk.values import dumps
-from sync.state.base import BatchRow
+from sync.state.nouns import BatchRow
 from tests.engine_bench import Bench
 
 ALL = frozenset(Op)

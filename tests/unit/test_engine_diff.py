@@ -24,7 +24,7 @@ from sync.engine.diff import (
 )
 from sync.mapping import Mode
 from sync.sdk.nouns import Op
-from sync.state.base import RejectedRecord
+from sync.state.nouns import RejectedRecord
 
 DB = duckdb.connect(config={"threads": 1})
 NOW = 1000.0

@@ -12,7 +12,7 @@ from sync.engine.job import GuardrailLimits, SyncJob
 from sync.mapping import Cohort
 from sync.mapping import Sync as SyncMapping
 from sync.sdk.nouns import Delivery, Limits, ObjectSpec, Op
-from sync.state.base import Counts, Refresh, Verdict, VerdictAnswer
+from sync.state.nouns import Counts, Refresh, Verdict, VerdictAnswer
 
 ALLOW, WARN = VerdictAnswer.ALLOW, VerdictAnswer.WARN
 HOLD_REMOVALS, HOLD = VerdictAnswer.HOLD_REMOVALS, VerdictAnswer.HOLD

@@ -11,9 +11,9 @@ import pytest
 
 from sync.engine.lease import LeaseKeeper
 from sync.errors import Fenced, LeaseHeld, StateError
-from sync.state.base import Lease
 from sync.state.holder import boot_clock, me
 from sync.state.ledger import Ledger, open_ledger
+from sync.state.nouns import Lease
 
 SYNC = "vips-crm"
 

@@ -12,7 +12,7 @@ import pytest
 from sync.engine.plan import Frozen, make_plan, samples, verify_file
 from sync.errors import CohortError, Corrupt, DecisionError
 from sync.sdk.nouns import Delivery, Op, Order, Status
-from sync.state.base import PlanStatus, Verdict, VerdictAnswer
+from sync.state.nouns import PlanStatus, Verdict, VerdictAnswer
 from tests.engine_bench import Bench
 
 ANN, BOB, CAT = ("1", "ann@x", "Rome"), ("2", "bob@x", "Oslo"), ("3", "cat@x", "Bonn")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sync.engine.receipts import read, the_same_for_all
 from sync.engine.tally import Tally
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
-from sync.state.base import BatchRow, BatchState, Outcomes
+from sync.state.nouns import BatchRow, BatchState, Outcomes
 
 ROW = BatchRow("r", 1, "id", 0, "add", 100, 104)
 BATCH = Batch("id", "s", "contact", None, [Change(Op.ADD, key, {}, {}) for key in "abcde"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sync.engine.report import SyncReport, exit_code, joined, with_rest
-from sync.state.base import Counts, Plan, PlanStatus, Verdict, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanStatus, Verdict, VerdictAnswer
 
 HOLD = Verdict("removals", VerdictAnswer.HOLD, 10, 20, "too many")
 WARN = Verdict("additions", VerdictAnswer.WARN, 10, 20, "many")

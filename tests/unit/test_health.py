@@ -11,7 +11,8 @@ import pytest
 from sync.health import Activity, Health, standing
 from sync.mapping import Cohort, Sync
 from sync.sdk.nouns import Op
-from sync.state.base import (
+from sync.state.ledger import Ledger, open_ledger
+from sync.state.nouns import (
     Counts,
     Lease,
     Plan,
@@ -25,7 +26,6 @@ from sync.state.base import (
     Verdict,
     VerdictAnswer,
 )
-from sync.state.ledger import Ledger, open_ledger
 
 
 @pytest.fixture
