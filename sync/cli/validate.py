@@ -8,6 +8,9 @@ from sync.cli import output
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 
+# Not there, locked, no way in, nothing to compute on, too slow: the files may be right all the same.
+_UNANSWERED = frozenset({"HG200", "HG201", "HG203", "HG205", "HG206", "HG208"})
+
 
 @_command("validate")
 @click.option("--offline", is_flag=True, help="Check the files only; do not ask the warehouse.")
@@ -15,7 +18,7 @@ from sync.cli.options import command as _command
 def command(options: Options, offline: bool) -> int:
     """Check every file, and the warehouse behind them.
 
-    Exits 2 where something must be mended; warnings alone exit 0.
+    Exits 2 where a file must be mended, 1 where only the warehouse does not answer; warnings alone exit 0.
     """
     from sync.project import examine
 
@@ -23,7 +26,7 @@ def command(options: Options, offline: bool) -> int:
     if project is not None and all(p.warning for p in problems):
         problems = project.validate(offline)
     errors = [p for p in problems if not p.warning]
-    code = 2 if errors else 0
+    code = (1 if all(p.code in _UNANSWERED for p in errors) else 2) if errors else 0
     syncs = len(project.syncs()) if project is not None else 0
     if options.json:
         found = [output.problem_data(p) for p in problems]

@@ -354,6 +354,13 @@ def test_a_table_that_is_gone_fails_and_says_where_and_what_to_do(synced):
     assert len(synced.crm.people) == 400
 
 
+def test_files_that_are_right_beside_a_warehouse_that_is_away_are_no_bad_files(synced):
+    (synced.folder / "warehouse.duckdb").rename(synced.folder / "elsewhere.db")
+
+    assert synced.json("validate", exits=1)["problems"][0]["code"] == "HG201"
+    assert synced.json("validate", "--offline")["valid"]
+
+
 def test_a_sync_that_is_being_run_is_refused_and_not_called_failing(synced):
     from sync.state.ledger import open_ledger
 
