@@ -41,7 +41,6 @@ __all__ = [
 CONFIG = "config.toml"
 _PREFIX = "HEADGATE__"
 
-Positive = Annotated[float, Field(gt=0)]
 Seconds = Annotated[Duration, Field(gt=0)]
 
 
