@@ -24,6 +24,7 @@ __all__ = [
     "Lease",
     "Outcomes",
     "Plan",
+    "PlanKind",
     "PlanStatus",
     "Refresh",
     "RejectedRecord",
@@ -56,6 +57,14 @@ class PlanStatus(StrEnum):
     VOID = "void"  # its inputs moved, or a newer plan replaced it
     EXPIRED = "expired"
     EXECUTED = "executed"
+
+
+class PlanKind(StrEnum):
+    """Where a plan's changes come from."""
+
+    DIFF = "diff"  # the cohort, against members
+    REVERT = "revert"  # the inverse of what a run was acknowledged for
+    REPAIR = "repair"  # what the destination says, against members
 
 
 class Decision(StrEnum):
@@ -200,6 +209,8 @@ class Plan:
     needs: int = 1  # persons who must approve
     reason: str = ""  # why it is void, say
     author: str = ""  # who last changed the mapping
+    kind: PlanKind = PlanKind.DIFF
+    origin: str = ""  # the run that a revert undoes
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from sync.state.nouns import (
     Decision,
     Generation,
     Plan,
+    PlanKind,
     PlanStatus,
     Refresh,
     RejectedRecord,
@@ -120,6 +121,7 @@ def plan(row: AnyRow) -> Plan:
     """A plan."""
     plain = _fields(row, "seq", "round")
     plain["status"] = PlanStatus(plain["status"])
+    plain["kind"] = PlanKind(plain["kind"])
     plain["counts"] = Counts(**json.loads(plain["counts"]))
     plain["verdicts"] = tuple(_verdict(v) for v in json.loads(plain["verdicts"]))
     return Plan(**plain)

@@ -149,6 +149,8 @@ plan = Table(
     _count("needs"),
     _text("reason"),
     _text("author"),
+    _text("kind", server_default="diff"),
+    _text("origin", server_default=""),
     Index(None, "sync", "seq"),
 )
 
