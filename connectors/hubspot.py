@@ -28,7 +28,7 @@ A contact is never archived or deleted: leaving an audience is not being forgott
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
@@ -44,10 +44,12 @@ from sync.sdk.nouns import (
     Change,
     Field,
     Limits,
+    Member,
     ObjectSpec,
     Op,
     Order,
     Outcome,
+    Page,
     Rate,
     Receipt,
     Status,
@@ -149,7 +151,7 @@ class _Member(_Shape):
     record: str = Option(alias="recordId")
 
 
-class _Page(_Shape):
+class _Memberships(_Shape):
     results: list[_Member]
     paging: _Paging | None = None
 
@@ -231,19 +233,20 @@ class HubSpot(Connector[HubSpotConfig]):
         body = {"name": title, "objectTypeId": _CONTACT_TYPE, "processingType": "MANUAL"}
         return _read(_Created, self._send("POST", _LISTS, body)).made.list_id
 
-    def members(self, object: str, audience: str | None) -> Iterator[Mapping[str, str]]:  # noqa: ARG002 - as above
-        """The e-mail addresses of a list's contacts; contacts without one are left out."""
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - as above
+        """A page of a list's contacts, with their primary addresses; a contact may have none."""
         params: dict[str, str | int] = {"limit": 250}  # the most there is (spec)
-        while True:
-            page = _read(_Page, self.http.get(f"{_list(audience)}/memberships", params=params))
-            ids = [member.record for member in page.results]
-            for start in range(0, len(ids), _BATCH):
-                for record in self._contacts(ids[start : start + _BATCH], by=None).results:
-                    if email := record.properties.get("email"):
-                        yield {"email": email}
-            if page.paging is None or page.paging.next is None:
-                return
-            params["after"] = page.paging.next.after
+        page = _read(
+            _Memberships,
+            self.http.get(f"{_list(audience)}/memberships", params=params | ({"after": after} if after else {})),
+        )
+        ids = [member.record for member in page.results]
+        emails: dict[str, str] = {}
+        for start in range(0, len(ids), _BATCH):
+            for record in self._contacts(ids[start : start + _BATCH], by=None).results:
+                emails[record.id] = record.properties.get("email") or ""
+        members = [Member({"email": emails[id]} if emails.get(id) else {}, id) for id in ids]
+        return Page(members, page.paging.next.after if page.paging and page.paging.next else None)
 
     # -- contacts
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from sync.durations import format_duration
 from sync.engine.batches import halves
 from sync.engine.dispatch import Dispatch, Halt
-from sync.engine.job import DeliverySettings
+from sync.engine.patience import Patience
 from sync.errors import (
     AuthError,
     DestinationError,
@@ -50,39 +49,6 @@ class _Push:
     def certain(self) -> bool:
         """Does an error of the last request speak for the whole push: not where others went before it."""
         return self.requests <= 1
-
-
-@dataclass(slots=True)
-class _Patience:
-    """When one batch gives up: after so many tries, or after so long a wait that the destination asked for."""
-
-    settings: DeliverySettings
-    tries: int = 0
-    since: float | None = None
-
-    def stop(self, state: RetryCallState) -> bool:
-        """Is it enough."""
-        error = state.outcome.exception() if state.outcome else None
-        limited = isinstance(error, RateLimited)
-        if limited or _asked(error) is not None:
-            now = time.monotonic()
-            self.since = now if self.since is None else self.since
-            if now - self.since + (_asked(error) or 0.0) > self.settings.rate_limited_for:
-                return True
-        self.tries += not limited
-        return self.tries >= self.settings.attempts
-
-    def delay(self, state: RetryCallState) -> float:
-        """Seconds until the next try; a destination that says when is obeyed by the pacer instead."""
-        if _asked(state.outcome.exception() if state.outcome else None) is not None:
-            return 0.0
-        exponent = min(30, max(0, state.attempt_number - 1))
-        return float(min(self.settings.backoff_max, self.settings.backoff_first * 2**exponent))
-
-
-def _asked(error: BaseException | None) -> float | None:
-    """For how many seconds the destination asks us to wait."""
-    return error.retry_after if isinstance(error, Unavailable) else None
 
 
 class Sender:
@@ -131,7 +97,7 @@ class Sender:
     # --- tries --------------------------------------------------------------------------------------------
 
     def _try(self, row: BatchRow, batch: Batch) -> None:
-        patience = _Patience(self._dispatch.settings)
+        patience = Patience(self._dispatch.settings)
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_type(Unavailable),

@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Receipt
+from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Page, Receipt
 
 __all__ = ["Config", "Connector", "Creates", "Describes", "HttpConnector", "Polls", "Reads"]
 
@@ -132,5 +132,8 @@ class Creates(Protocol):
 class Reads(Protocol):
     """A connector that can read who is in an audience."""
 
-    def members(self, object: str, audience: str | None) -> Iterable[Mapping[str, str]]:
-        """The members' identifiers, as the platform has them."""
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
+        """The first page of an audience's members, or the one after a page whose `next` was `after`.
+
+        The engine asks for one page at a time, and for the same one again where the destination was unavailable.
+        """

@@ -14,10 +14,12 @@ __all__ = [
     "Field",
     "Job",
     "Limits",
+    "Member",
     "ObjectSpec",
     "Op",
     "Order",
     "Outcome",
+    "Page",
     "Rate",
     "Receipt",
     "Status",
@@ -174,3 +176,19 @@ class Job:
 
 
 Outcome = Iterable[Receipt] | Job
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Somebody who is in an audience, as the platform has them; `identifiers` may lack what it does not know."""
+
+    identifiers: Mapping[str, Value]
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some members of an audience. `next` is what the page after it is asked for with; None: there is none."""
+
+    members: Sequence[Member]
+    next: str | None = None

@@ -15,7 +15,7 @@ from connectors.hubspot import HubSpot, HubSpotConfig
 from sync.errors import AuthError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.connector import Creates, Reads
 from sync.sdk.http import build_client
-from sync.sdk.nouns import Batch, Change, ObjectSpec, Op, Order, Rate, Receipt, Status
+from sync.sdk.nouns import Batch, Change, ObjectSpec, Op, Order, Page, Rate, Receipt, Status
 from sync.testing import samples
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.hubspot import FakeHubSpot
@@ -316,13 +316,25 @@ def test_contacts_are_never_removed(hubspot: HubSpot) -> None:
 # -- the account
 
 
+def pages_of(hubspot: HubSpot, audience: str) -> Iterator[Page]:
+    page = hubspot.members("list_member", audience)
+    yield page
+    while page.next is not None:
+        page = hubspot.members("list_member", audience, page.next)
+        yield page
+
+
 def test_a_list_can_be_made_and_read(fake: FakeHubSpot, hubspot: HubSpot) -> None:
     list_id = hubspot.create_audience("list_member", "Lapsed buyers")
     people = {f"p{n:03}@example.com" for n in range(600)}
     fake.lists[list_id] = {fake.add_contact(email) for email in people}
     fake.lists[list_id].add(fake.add_contact(""))
 
-    assert {member["email"] for member in hubspot.members("list_member", list_id)} == people
+    pages = list(pages_of(hubspot, list_id))
+    members = [member for page in pages for member in page.members]
+    assert [len(page.members) for page in pages] == [250, 250, 101]
+    assert {member.identifiers["email"] for member in members if member.identifiers} == people
+    assert {member.remote_id for member in members} == fake.lists[list_id]
     assert isinstance(hubspot, Creates)
     assert isinstance(hubspot, Reads)
 

@@ -66,7 +66,7 @@ def test_everything_the_connector_does_is_as_described(hubspot: HubSpot, fake: F
         push(hubspot, "list_member", change("ada", firstname="Ada", phone=None), audience=audience)
     push(hubspot, "list_member", change("ada"), change("nobody"), audience=audience)
     push(hubspot, "list_member", change("ada", shoe_size=1), audience=audience)
-    list(hubspot.members("list_member", audience))
+    assert len(hubspot.members("list_member", audience).members) == 1
     push(hubspot, "list_member", change("ada", Op.REMOVE), audience=audience)
     push(hubspot, "contact", change("ada", firstname="Ada"), change("bob", firstname="Bob"))
     push(hubspot, "contact", change("ada", shoe_size=1), change("bob", firstname="Bob"))
@@ -90,7 +90,10 @@ def test_pages_are_as_described(hubspot: HubSpot, fake: FakeHubSpot) -> None:
     audience = fake.add_list("Lapsed buyers")
     fake.lists[audience] = {fake.add_contact(f"p{n}@example.com") for n in range(251)}
 
-    assert len(list(hubspot.members("list_member", audience))) == 251
+    first = hubspot.members("list_member", audience)
+    last = hubspot.members("list_member", audience, first.next)
+
+    assert (len(first.members), len(last.members), last.next) == (250, 1, None)
 
 
 def test_errors_of_the_fake_are_as_described(fake: FakeHubSpot, wire: Checked, hubspot: HubSpot) -> None:
