@@ -35,6 +35,21 @@ def show(options: Options, syncs: tuple[str, ...]) -> None:
                     output.say(f"  {name.replace('_', ' ')}: {one[name]}")
 
 
+@command.command("verify")
+@click.argument("sync", type=SyncName(), metavar="SYNC")
+@click.option("--samples", default=3, show_default=True, help="Sample records shown of each kind, masked.")
+@click.pass_obj
+def verify(options: Options, sync: str, samples: int) -> int:
+    """Compare the audience at the destination with the members: who is missing, who is there besides.
+
+    Only for connectors that can read. Exit code 4 where they differ; nothing is sent.
+    """
+    from sync.cli import state_verify
+
+    with opened(options) as session:
+        return state_verify.verify(session, session.job(sync), samples)
+
+
 @command.command("reset")
 @click.argument("sync", type=SyncName(), metavar="SYNC")
 @click.option("--reason", required=True, help="Why; kept in the audit log.")

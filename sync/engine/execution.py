@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from sync.engine.approvals import find_plan, moved, refuse_unfit
+from sync.engine.audience import Audience
 from sync.engine.guardrails import answer
 from sync.engine.job import SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.observe import Observed, observe, remember_types
 from sync.engine.planner import Difference, Planner, held_again, permitted
+from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_rest
 from sync.engine.running import Means, Running
 from sync.errors import DecisionError, HeadgateError
@@ -39,12 +41,7 @@ class Execution:
 
     def plan_only(self) -> SyncReport:
         """Make and keep a plan of everything there is to change."""
-        if self.state.open_run(self.job.name) is not None:
-            raise HeadgateError(
-                f"a run of '{self.job.name}' was interrupted and is not finished",
-                code="HG524",
-                fix=f"finish it first: headgate run {self.job.name}",
-            )
+        self._refuse_open_run()
         with self._observed() as seen:
             difference = self._difference(seen)
             if difference.nothing_to_do:
@@ -52,6 +49,26 @@ class Execution:
             plan = self._made(difference, permitted(self.job))
         status = "ready" if plan.status in (PlanStatus.READY, *_APPROVED) else "held"
         return self._of_plan(status, plan)
+
+    def verify(self, samples: int) -> Verified:
+        """Compare the destination's audience with the members."""
+        self._refuse_open_run()
+        self.tell.phase(self.job.name, "compare")
+        means = self.running.means
+        pacer = means.pacers.of(self.job.account, self.job.limits.rates)
+        audience = Audience(self.job, self.keeper, pacer, self.settings.delivery, means.stop)
+        with compared(self.state, self.settings, self.job, audience) as found:
+            verified = Verified(found.result, Op.REMOVE in permitted(self.job), found.samples(samples))
+        self.state.record(self.running.event("state.verified", self.job.name, **asdict(found.result)))
+        return verified
+
+    def _refuse_open_run(self) -> None:
+        if self.state.open_run(self.job.name) is not None:
+            raise HeadgateError(
+                f"a run of '{self.job.name}' was interrupted and is not finished",
+                code="HG524",
+                fix=f"finish it first: headgate run {self.job.name}",
+            )
 
     def run(self, only: Iterable[Op] | None, name: str | None) -> SyncReport:
         """Finish what was interrupted; then deliver a decided plan, or what a fresh one allows."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.audience import Audience, load
-from sync.engine.database import identifier, lock_down, open_database, translate
+from sync.engine.database import identifier, literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.report import SyncReport
 from sync.engine.transforms import apply
 from sync.errors import StateError
 from sync.mapping import Transform
@@ -20,7 +23,7 @@ from sync.state.nouns import Generation
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Compared", "Reconciliation", "compared"]
+__all__ = ["Compared", "Reconciliation", "Verified", "compared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,21 @@ class Reconciliation:
         """Members that the destination has."""
         return self.members - self.missing
 
-    def same(self, *, removes: bool) -> bool:
-        """Is there nothing to repair; `removes`: does the sync remove who does not belong there."""
-        return not self.missing and not (removes and (self.extra or self.unknown))
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of a reconciliation; `repair` reports the plan of a repair that was asked for."""
+
+    result: Reconciliation
+    removes: bool  # may the sync remove: then whoever else is there does not belong there
+    samples: list[dict[str, Any]]  # unmasked: `finding` and `identifiers`
+    repair: SyncReport | None = None
+
+    @property
+    def same(self) -> bool:
+        """Is there nothing to repair."""
+        result = self.result
+        return not result.missing and not (self.removes and (result.extra or result.unknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,16 @@ class Compared:
     connection: duckdb.DuckDBPyConnection
     names: Sequence[str]
     result: Reconciliation
+
+    def save(self, folder: Path) -> tuple[Path, Path]:
+        """Write `missing` and `extra` to files in a folder, for the engine that makes a plan of them."""
+        return self._save(folder, "missing"), self._save(folder, "extra")
+
+    def _save(self, folder: Path, table: str) -> Path:
+        path = folder / f"{uuid.uuid4().hex}.parquet"
+        self.connection.execute(f"COPY (SELECT * FROM {table}) TO {literal(path)} (FORMAT parquet)")
+        path.chmod(0o600)
+        return path
 
     def samples(self, count: int) -> list[dict[str, Any]]:
         """A few of each kind, unmasked: `finding` and `identifiers`."""
@@ -71,8 +96,7 @@ class Compared:
 def compared(state: StateReader, settings: EngineSettings, job: SyncJob, audience: Audience) -> Iterator[Compared]:
     """Read the audience and compare it with the current members.
 
-    A platform's own id says more than an identifier, which may have changed there: where both sides have one it
-    decides. Raises `Corrupt` where a members file is not what the ledger says, and the errors of a destination.
+    Raises `Corrupt` where a members file is not what the ledger says, and the errors of a destination.
     """
     generation = state.generation(job.name)
     folder = folder_of(settings.folder, job.name)
@@ -90,26 +114,23 @@ def compared(state: StateReader, settings: EngineSettings, job: SyncJob, audienc
 
 
 def _match(connection: duckdb.DuckDBPyConnection, job: SyncJob, names: Sequence[str], members: str) -> None:
-    """Tables of what is on one side only. A member is there if its remote id is, or its identifiers are."""
+    """Tables of what is on one side only. A member is there if its remote id is, or one of its identifiers."""
     forms = ", ".join(f"{_form(job, name)} AS {_column(name)}" for name in names)
     connection.execute(f"CREATE TEMP TABLE there AS SELECT DISTINCT remote_id, {forms} FROM found")
     connection.execute(
         f"CREATE TEMP TABLE ours AS SELECT key, remote_id, {forms} FROM (SELECT key, remote_id, "
         f"{', '.join(f'CAST({_column(n)} AS VARCHAR) AS {_column(n)}' for n in names)} FROM ({members}))"
     )
-    same = " AND ".join(f"o.{_column(n)} = t.{_column(n)}" for n in names)
-    connection.execute(
-        "CREATE TEMP TABLE missing AS SELECT * FROM ours o "
-        "WHERE NOT EXISTS (SELECT 1 FROM there t WHERE t.remote_id = o.remote_id) "
-        f"AND NOT EXISTS (SELECT 1 FROM there t WHERE {same})"
-    )
-    connection.execute(
-        "CREATE TEMP TABLE extra AS SELECT * FROM there t "
-        "WHERE NOT EXISTS (SELECT 1 FROM ours o WHERE t.remote_id = o.remote_id) "
-        f"AND NOT EXISTS (SELECT 1 FROM ours o WHERE {same})"
-    )
+    connection.execute(f"CREATE TEMP TABLE missing AS SELECT * FROM ours a WHERE {_nowhere('there', names)}")
+    connection.execute(f"CREATE TEMP TABLE extra AS SELECT * FROM there a WHERE {_nowhere('ours', names)}")
     connection.execute(f"CREATE TEMP TABLE unnamed AS SELECT * FROM extra WHERE {_absent(names)}")
     connection.execute(f"DELETE FROM extra WHERE {_absent(names)}")
+
+
+def _nowhere(other: str, names: Sequence[str]) -> str:
+    """SQL that is true of a row `a` of which the other table knows neither remote id nor identifier."""
+    columns = ["remote_id", *map(_column, names)]
+    return " AND ".join(f"NOT EXISTS (SELECT 1 FROM {other} b WHERE b.{c} = a.{c})" for c in columns)
 
 
 def _form(job: SyncJob, name: str) -> str:
@@ -138,4 +159,4 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _absent(names: Sequence[str]) -> str:
-    return " OR ".join(f"{_column(name)} IS NULL" for name in names)
+    return " AND ".join(f"{_column(name)} IS NULL" for name in names)

@@ -12,6 +12,7 @@ from sync.engine.execution import Execution
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.pacing import Pacers
+from sync.engine.reconcile import Verified
 from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.running import Means
 from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, StateError
@@ -77,6 +78,14 @@ class Runner:
         except HeadgateError as error:
             report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
+
+    def verify(self, job: SyncJob, *, samples: int = 3) -> Verified:
+        """Compare the destination's audience with the members; nothing is sent and nothing is changed.
+
+        Raises `HeadgateError` where the connector cannot read, or the destination does not answer.
+        """
+        with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
+            return Execution(self._means, job, keeper, first_run=False).verify(samples)
 
     def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""

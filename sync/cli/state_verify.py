@@ -1,0 +1,73 @@
+"""`headgate state verify`: is the audience at the destination what the members say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sync.cli import output, words
+from sync.cli.context import Session
+from sync.cli.observer import observing
+from sync.cli.signals import draining
+
+if TYPE_CHECKING:
+    from sync.engine.job import SyncJob
+    from sync.engine.reconcile import Verified
+
+__all__ = ["verify"]
+
+_FINDINGS = {
+    "missing": "are members, and the destination does not have them any more",
+    "extra": "are there, and are no members: somebody else put them there",
+    "unknown": "are there without an identifier that we could know them by",
+}
+
+
+def verify(session: Session, job: SyncJob, samples: int) -> int:
+    """Compare, tell, and return the exit code: 4 where they differ."""
+    with observing(verbose=session.options.verbose > 0) as observer, draining(_tell) as stop:
+        found = session.runner(observer=observer, stop=stop).verify(job, samples=samples)
+    code = 0 if found.same else 4
+    shown = [_masked(sample) for sample in found.samples]
+    if session.options.json:
+        output.document("state verify", **_data(job, found), samples=shown, exit_code=code)
+    else:
+        _show(session, job, found, shown)
+    return code
+
+
+def _masked(sample: dict[str, Any]) -> dict[str, Any]:
+    return words.masked_sample(sample, frozenset())
+
+
+def _data(job: SyncJob, found: Verified) -> dict[str, Any]:
+    counts = {**asdict(found.result), "in_step": found.result.in_step}
+    return {"sync": job.name, "status": "same" if found.same else "differs", **counts, "removes": found.removes}
+
+
+def _show(session: Session, job: SyncJob, found: Verified, samples: Sequence[dict[str, Any]]) -> None:
+    result = found.result
+    target = " / ".join(part for part in (job.destination, job.spec.name, job.sync.audience) if part)
+    says = "the destination has what it acknowledged" if found.same else "the destination differs"
+    output.say(f"{job.name} -> {target}: {says}", kind="ok" if found.same else "warning")
+    output.say(
+        f"  {result.members:,} members, {result.found:,} at the destination, {result.in_step:,} in step; "
+        f"{words.several(result.requests, 'request')}"
+    )
+    for name, meaning in _FINDINGS.items():
+        if count := getattr(result, name):
+            output.say(f"  {count:,} {name}: {meaning}")
+    if result.uncertain:
+        output.say(f"  {result.uncertain:,} uncertain: the next run sets them again")
+    for sample in samples:
+        values = ", ".join(f"{k} {v}" for k, v in sample["identifiers"].items())
+        output.say(f"    {sample['finding']}: {values}")
+    if not found.removes and (result.extra or result.unknown):
+        output.say("  this sync never removes: whoever else is there is none of its business")
+    if not found.same:
+        output.say(f"  next: {session.command(f'state verify {job.name} --repair --reason ...')}")
+
+
+def _tell(message: str) -> None:
+    output.say(message, err=True)
