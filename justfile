@@ -14,7 +14,7 @@ test *args:
 # every test, the slow ones too
 test-all:
     uv run --group dev pytest
-    uv run --group dev pytest -m slow
+    uv run --group dev pytest -n 0 -m slow
 
 # format, and fix what ruff can fix
 format:

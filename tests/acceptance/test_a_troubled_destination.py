@@ -69,8 +69,10 @@ def test_a_destination_that_goes_down_half_way_gets_the_rest_when_it_is_back(pro
     project.extra = QUICK_RETRIES
     project.write()
     sink.faults = (faults.when(50, lambda: threading.Thread(target=sink.down).start()),)
+    sink.latency = 0.1  # so that it is down before the rest is through
 
     failed = project.run("--first-run")
+    sink.latency = 0.0
     sink.up()
     done = project.run()
 
