@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from sync.engine.database import identifier, literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
-from sync.engine.plan import phase_of
+from sync.engine.plan import NOT_SENT, phase_of
 from sync.engine.wire import decoders, json_sql, wire_sql
 from sync.errors import StateError
 from sync.sdk.nouns import Batch, Change, Delivery, Limits, Op
@@ -129,8 +129,9 @@ class PlanFile:
         }
 
     def ranges(self) -> list[tuple[str, int, int]]:
-        """(op, first row, last row), in delivery order, without the invalid rows."""
-        query = f"SELECT op, min(row), max(row) FROM {self._file} WHERE op <> 'invalid' GROUP BY op ORDER BY 2"
+        """(op, first row, last row), in delivery order, without the rows that are not sent."""
+        sent = f"op NOT IN ({', '.join(map(literal, NOT_SENT))})"
+        query = f"SELECT op, min(row), max(row) FROM {self._file} WHERE {sent} GROUP BY op ORDER BY 2"
         return [(str(op), int(first), int(last)) for op, first, last in self._connection.execute(query).fetchall()]
 
     def lengths(self, first: int, last: int) -> Iterator[tuple[int, int]]:

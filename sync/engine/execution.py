@@ -13,12 +13,13 @@ from sync.engine.job import SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.observe import Observed, observe, remember_types
 from sync.engine.planner import Difference, Planner, held_again, permitted
+from sync.engine.proposal import judged_again, rest_of
 from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_rest
 from sync.engine.running import Means, Running
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
-from sync.state.nouns import Counts, Plan, PlanStatus, RunStatus, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, RunStatus, VerdictAnswer
 
 __all__ = ["Execution"]
 
@@ -88,9 +89,7 @@ class Execution:
         refuse_unfit(plan, self.state.now())
         if plan.status is PlanStatus.HELD:
             return self._of_plan("held", plan)
-        with self._observed() as seen:
-            what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
-            what = what or self._planner().objections(seen, plan)
+        what = self._unfit(plan)
         if what:
             self._void(plan, what)
             raise DecisionError(
@@ -98,7 +97,27 @@ class Execution:
                 code="HG505",
                 fix=f"make a new one: headgate plan {self.job.name}",
             )
-        return self._carried_out(plan, permitted(self.job))
+        return self._carried_out(plan, self._ops_of(plan))
+
+    def _unfit(self, plan: Plan) -> str:
+        """Why the plan must not be delivered any more. The source is asked only where the plan is about it."""
+        if plan.observed:
+            with self._observed() as seen:
+                what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
+                return what or self._planner().objections(seen, plan)
+        what = moved(plan, self.job, self.state.generation(self.job.name).number)
+        return what or judged_again(self.state, self.settings, self.job, plan)
+
+    def _ops_of(self, plan: Plan) -> frozenset[Op]:
+        """What a plan may do: the mode says what becomes of the cohort's changes, and of no others."""
+        return permitted(self.job) if plan.kind is PlanKind.DIFF else self.job.spec.ops
+
+    def proposed(self, plan: Plan) -> SyncReport:
+        """Keep a plan that is not about the source; deliver it, or hold it where a guardrail does."""
+        plan = self._kept(plan)
+        if plan.status is PlanStatus.HELD:
+            return self._hold(plan)
+        return self._carried_out(plan, self._ops_of(plan))
 
     def _fresh(self, ops: frozenset[Op], *, rest: bool = False) -> SyncReport:
         """Observe, plan, judge; then deliver, hold, or deliver what is not held.
@@ -126,7 +145,10 @@ class Execution:
         """A plan that no guardrail holds, or that a person decided on."""
         if plan.status is not PlanStatus.APPROVED_WITHOUT_REMOVALS or not plan.counts.remove:
             return self.running.carry_out(plan, ops)
-        return self._then_rest(self.running.carry_out(plan, ops - {Op.REMOVE}), ops)
+        sent = self.running.carry_out(plan, ops - {Op.REMOVE})
+        if plan.kind is PlanKind.DIFF or sent.code:
+            return self._then_rest(sent, ops)
+        return with_rest(sent, self._hold(self._kept(rest_of(self.state, self.settings, self.job, plan))))
 
     def _then_rest(self, sent: SyncReport, ops: frozenset[Op]) -> SyncReport:
         """After additions and updates went out: freeze the removals as a plan of their own, which is held."""
@@ -152,7 +174,8 @@ class Execution:
         """Approvals bind what was judged: where that moved they are void, and say why."""
         for plan in self.state.plans(self.job.name, *_APPROVED):
             seen = difference.seen
-            what = moved(plan, self.job, seen.generation.number, seen.refresh.version)
+            source = seen.refresh.version if plan.observed else None
+            what = moved(plan, self.job, seen.generation.number, source)
             if what:
                 self._void(plan, what)
 
@@ -181,6 +204,7 @@ class Execution:
         event = self.running.event(
             f"plan.{plan.status}",
             plan.id,
+            **({} if plan.kind is PlanKind.DIFF else {"kind": str(plan.kind), "origin": plan.origin}),
             digest=plan.digest,
             add=c.add,
             update=c.update,

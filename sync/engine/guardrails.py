@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from sync.durations import format_duration
 from sync.engine.job import GuardrailLimits, SyncJob
 from sync.sdk.nouns import Delivery, Op
-from sync.state.nouns import Counts, Refresh, Verdict, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanKind, Refresh, Verdict, VerdictAnswer
 
-__all__ = ["GUARDRAILS", "Facts", "answer", "judge"]
+__all__ = ["GUARDRAILS", "HOLDS", "Facts", "answer", "judge", "objection"]
 
 _ALLOW, _WARN = VerdictAnswer.ALLOW, VerdictAnswer.WARN
 _HOLD_REMOVALS, _HOLD = VerdictAnswer.HOLD_REMOVALS, VerdictAnswer.HOLD
+HOLDS = (_HOLD, _HOLD_REMOVALS)
+"""The answers that wait for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Facts:
     same_function: bool  # does the fingerprint function answer as it did
     definition_moved: str  # what of a protected cohort's definition moved; empty: nothing
     now: float
+    kind: PlanKind = PlanKind.DIFF
 
     @property
     def limits(self) -> GuardrailLimits:
@@ -228,6 +231,18 @@ GUARDRAILS: tuple[Guardrail, ...] = (
 )
 
 
+_OF_THE_SOURCE: tuple[Guardrail, ...] = (
+    source_empty,
+    source_shrunk,
+    source_stale,
+    expect_rows,
+    drift,
+    fingerprint_function,
+    first_run,
+)
+"""They compare a refresh, and have no say where a plan was not made from one."""
+
+
 def judge(facts: Facts) -> tuple[Verdict, ...]:
     """Every verdict that is not plainly `allow`, the strictest first.
 
@@ -237,7 +252,8 @@ def judge(facts: Facts) -> tuple[Verdict, ...]:
     c = facts.counts
     if c.add + c.update + c.remove == 0:
         return ()
-    verdicts = [v for rule in GUARDRAILS if (v := rule(facts)) is not None]
+    rules = [r for r in GUARDRAILS if facts.kind is PlanKind.DIFF or r not in _OF_THE_SOURCE]
+    verdicts = [v for rule in rules if (v := rule(facts)) is not None]
     return tuple(sorted((_adapted(v, facts) for v in verdicts), key=lambda v: -_RANK[v.answer]))
 
 
@@ -257,3 +273,13 @@ _RANK = {_ALLOW: 0, _WARN: 1, _HOLD_REMOVALS: 2, _HOLD: 3}
 def answer(verdicts: Sequence[Verdict]) -> VerdictAnswer:
     """The strictest of the answers."""
     return max((v.answer for v in verdicts), key=lambda a: _RANK[a], default=_ALLOW)
+
+
+def objection(plan: Plan, verdicts: Sequence[Verdict]) -> str:
+    """What would hold a plan now that did not when it was made or decided on; empty where nothing would."""
+    known = {(v.guardrail, v.limit) for v in plan.verdicts if v.answer in HOLDS}
+    for verdict in verdicts:
+        new = verdict.answer in HOLDS and (verdict.guardrail, verdict.limit) not in known
+        if new and verdict.guardrail != "first_run":
+            return f"guardrail {verdict.guardrail} would hold it now: {verdict.message}"
+    return ""

@@ -4,10 +4,11 @@ The file has, besides `id.NAME` and `field.NAME`, the columns
 
     row          BIGINT    position in delivery order, from 0
     op           VARCHAR   add, update, remove; `keep` for unchanged members, in the file of a snapshot only;
-                           and `invalid` for rows that are not sent, at the end
+                           and, at the end, for rows that are not sent: `left_out` of a revert or a repair, and
+                           `invalid`
     key, fingerprint, nulls, source_key, remote_id, first_refresh, first_at    as members have them
     was_nulls    VARCHAR   the member's `nulls` before
-    why          VARCHAR   why an invalid row is not sent
+    why          VARCHAR   why a row is not sent
 
 What is explained and what is delivered are read from this one file.
 """
@@ -23,17 +24,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.compile import Compiled
-from sync.engine.database import file_list, identifier
+from sync.engine.database import file_list, identifier, literal
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import Corrupt
 from sync.sdk.nouns import Delivery, Op, Order
 from sync.state.members import digest_file, publish
-from sync.state.nouns import Counts, Plan, PlanStatus, Refresh, Verdict
+from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, Refresh, Verdict
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Frozen", "freeze", "inputs_digest", "make_plan", "phase_of", "plan_path", "samples", "verify_file"]
+__all__ = [
+    "NOT_SENT",
+    "Frozen",
+    "freeze",
+    "freeze_changes",
+    "inputs_digest",
+    "make_plan",
+    "phase_of",
+    "plan_path",
+    "samples",
+    "verify_file",
+]
+
+NOT_SENT = ("left_out", "invalid")
+"""The ops of rows that tell what is not sent, and why."""
 
 _NULLS: Mapping[str, str] = {
     "fingerprint": "UBIGINT",
@@ -93,6 +108,31 @@ def freeze(
         elif counts.get(op) or op == "keep":
             branches.append(_payload(compiled, cohort, members, op, everybody=counts.get(op) == rows))
     branches.append(_invalid(compiled, cohort, invalid))
+    return _write(connection, settings, job, branches)
+
+
+def freeze_changes(
+    connection: duckdb.DuckDBPyConnection, settings: EngineSettings, job: SyncJob, select: str
+) -> Frozen:
+    """Write the changes of a SELECT to a plan file, in delivery order.
+
+    It has `op`, `key`, the identifiers, and whatever it knows of the file's other columns; those it has not are
+    null. It is evaluated once an op: let it read a table where it is dear, in an order that is always the same
+    where the same changes are to have the same digest.
+    """
+    sequence = Order.REMOVALS_LAST if job.spec.delivery is Delivery.SNAPSHOT else job.spec.order
+    found = [str(op) for (op,) in connection.execute(f"SELECT DISTINCT op FROM ({select})").fetchall()]
+    order = sorted(found, key=lambda op: (op in NOT_SENT, phase_of(op, sequence), op))
+    columns = ", ".join(f"NULL::{t} AS {c}" for c, t in _NULLS.items())
+    branches = [f"SELECT * FROM ({select}) WHERE op = {literal(op)}" for op in order]
+    empty = f"SELECT NULL::VARCHAR AS op, NULL::DECIMAL(38, 0) AS key, {columns} WHERE false"
+    return _write(connection, settings, job, [*branches, f"SELECT * FROM ({select}) WHERE false", empty])
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, settings: EngineSettings, job: SyncJob, branches: Sequence[str]
+) -> Frozen:
+    """Number the rows of the SELECTs, one after the other, and write them to a file named by its content."""
     select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
     folder = settings.folder / "plans" / job.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -193,10 +233,14 @@ def make_plan(
     inputs: str,
     needs: int,
     now: float,
+    kind: PlanKind = PlanKind.DIFF,
+    origin: str = "",
 ) -> Plan:
     """Bind a frozen file to its inputs and verdicts under one digest."""
     signed = {
-        "v": 1,
+        "v": 2,
+        "kind": str(kind),
+        "origin": origin,
         "sync": job.name,
         "destination": job.destination,
         "object": job.spec.name,
@@ -232,6 +276,8 @@ def make_plan(
         expires_at=now + settings.expire_after,
         needs=needs,
         author=job.author,
+        kind=kind,
+        origin=origin,
     )
 
 

@@ -7,22 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sync.engine.database import literal
 from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing, duplicate_keys, nothing
-from sync.engine.guardrails import Facts, answer, judge
+from sync.engine.guardrails import HOLDS, Facts, answer, judge, objection
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.observe import Observed, definition_of, refuse_bad_keys
 from sync.engine.plan import freeze, inputs_digest, make_plan, with_counts
+from sync.engine.proposal import WEEK, nulled
 from sync.engine.settle import exceptions_file
 from sync.errors import DecisionError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import StateReader
-from sync.state.nouns import Counts, Plan, PlanStatus, RejectedRecord, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanStatus, RejectedRecord
 
 __all__ = ["Difference", "Planner", "held_again", "permitted"]
-
-_HOLDS = (VerdictAnswer.HOLD, VerdictAnswer.HOLD_REMOVALS)
-_WEEK = 7 * 86400.0
 
 
 def permitted(job: SyncJob) -> frozenset[Op]:
@@ -129,7 +126,7 @@ class Planner:
         )
         verdicts = judge(self._facts(seen, frozen.file, counts))
         strictest = answer(verdicts)
-        held = strictest in _HOLDS
+        held = strictest in HOLDS
         return make_plan(
             self.settings,
             self.job,
@@ -157,8 +154,8 @@ class Planner:
             counts=counts,
             refresh=seen.refresh,
             accepted=state.refreshes(name, accepted=True, limit=10),
-            nulled=self._nulled(seen, plan_file) if counts.update else {},
-            removed_7d=state.removed_since(name, self.now - _WEEK),
+            nulled=nulled(seen.connection, self.settings, plan_file, seen.generation) if counts.update else {},
+            removed_7d=state.removed_since(name, self.now - WEEK),
             first_run=seen.generation.blank and not self._delivered(seen.generation.number),
             first_run_allowed=self.first_run_allowed,
             same_function=seen.same_function,
@@ -168,32 +165,13 @@ class Planner:
 
     def objections(self, seen: Observed, plan: Plan) -> str:
         """What would hold a plan now that did not when it was made or decided on; empty where nothing would."""
-        known = {(v.guardrail, v.limit) for v in plan.verdicts if v.answer in _HOLDS}
-        for verdict in judge(self._facts(seen, plan.file, plan.counts)):
-            new = verdict.answer in _HOLDS and (verdict.guardrail, verdict.limit) not in known
-            if new and verdict.guardrail != "first_run":
-                return f"guardrail {verdict.guardrail} would hold it now: {verdict.message}"
-        return ""
+        return objection(plan, judge(self._facts(seen, plan.file, plan.counts)))
 
     def _delivered(self, generation: int) -> bool:
         """Was a plan over this generation delivered, though nothing of it was taken."""
         return any(
             p.generation == generation for p in self.state.plans(self.job.name, PlanStatus.EXECUTED, limit=1)
         )
-
-    def _nulled(self, seen: Observed, plan_file: str) -> dict[str, int]:
-        """Members by field that turns null; fields mapped since count for nothing."""
-        file = literal(self.settings.folder / plan_file)
-        rows = seen.connection.execute(
-            f"SELECT nulls, coalesce(was_nulls, ''), count(*) FROM read_parquet({file}) "
-            "WHERE op = 'update' AND nulls IS DISTINCT FROM was_nulls GROUP BY ALL"
-        ).fetchall()
-        found: dict[str, int] = {}
-        for nulls, before, count in rows:
-            for name in set(nulls.split("\x1f")) - set(before.split("\x1f")) - {""}:
-                if name in seen.generation.fields:
-                    found[name] = found.get(name, 0) + int(count)
-        return found
 
     def _moved(self) -> str:
         """What of the cohort's definition differs from the one last delivered."""

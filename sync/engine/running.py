@@ -20,7 +20,7 @@ from sync.engine.tally import Tally
 from sync.errors import HeadgateError
 from sync.sdk.nouns import Op
 from sync.state.base import State
-from sync.state.nouns import BatchState, Event, Plan, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
+from sync.state.nouns import BatchState, Event, Plan, PlanKind, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
 
 __all__ = ["Means", "Running"]
 
@@ -121,7 +121,8 @@ class Running:
             return self._halted(plan, run, tally, halt)
         means.observer.phase(self.job.name, "record")
         status = self._settle(plan, run, tally, RunStatus.COMPLETED, None)
-        means.state.remember(self.keeper.lease, "definition", definition_of(self.job))
+        if plan.kind is PlanKind.DIFF:
+            means.state.remember(self.keeper.lease, "definition", definition_of(self.job))
         return self._sent(plan, run, tally, str(status))
 
     def _halted(self, plan: Plan, run: Run, tally: Tally, halt: Halt) -> SyncReport:

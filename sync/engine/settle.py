@@ -25,6 +25,7 @@ from sync.state.nouns import (
     Event,
     Generation,
     Plan,
+    PlanKind,
     PlanStatus,
     RejectedRecord,
     Run,
@@ -238,14 +239,17 @@ def _settlement(
     error: dict[str, str] | None,
 ) -> Settlement:
     before = {record.key: record for record in state.rejected(ground.job.name)}
+    observed = ground.plan.observed
     refused = _refused(ground, before)
     invalid = _invalid(ground, before)
     still = {record.key for record in (*refused, *invalid)}
-    resolved = _applied_keys(ground, before) | {k for k, r in before.items() if r.code == "invalid"}
+    # A plan that is not from the source says nothing of its invalid rows, nor of what was given up.
+    told = before if observed else {k: r for k, r in before.items() if r.given_up_at is None}
+    resolved = _applied_keys(ground, told) | {k for k, r in before.items() if observed and r.code == "invalid"}
     dirty = _dirty(ground)
     again = {key for key, *_ in dirty}
     ended = _status(status, counts, len(dirty) + len(refused), ground.plan)
-    told = {"sync": ground.job.name, "plan": ground.plan.id, **counts, **(error or {})}
+    data = {"sync": ground.job.name, "plan": ground.plan.id, **counts, **(error or {})}
     return Settlement(
         status=ended,
         counts=counts,
@@ -257,12 +261,14 @@ def _settlement(
         clean=_applied_keys(ground, {key for key, *_ in state.dirty(ground.job.name)}) - again,
         plan_status=PlanStatus.EXECUTED,
         error=error,
-        events=[Event(actor, f"run.{ended}", ground.run.id, told)],
+        events=[Event(actor, f"run.{ended}", ground.run.id, data)],
     )
 
 
 def _kept_back(ground: _Ground) -> bool:
-    """Were removals left out: then the refresh is not what others are to be compared with."""
+    """Was only a part of the refresh sent: then it is not what others are to be compared with."""
+    if ground.plan.kind is not PlanKind.DIFF:
+        return True
     removes = Op.REMOVE in ground.job.spec.ops and Op.REMOVE in ground.job.sync.mode.ops
     return ground.plan.counts.removals_kept_back > 0 or (removes and Op.REMOVE not in ground.run.ops)
 

@@ -160,7 +160,7 @@ class State(StateReader):
 
     @abstractmethod
     def add_plan(self, lease: Lease, plan: Plan, events: Sequence[Event] = ()) -> None:
-        """Keep a plan; held or ready plans of the same sync that were not decided become void, and say why."""
+        """Keep a plan; held or ready ones of the same sync and kind, not decided, become void and say why."""
 
     @abstractmethod
     def set_plan(self, plan: str, status: PlanStatus, reason: str = "", events: Sequence[Event] = ()) -> None:

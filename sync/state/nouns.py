@@ -212,6 +212,11 @@ class Plan:
     kind: PlanKind = PlanKind.DIFF
     origin: str = ""  # the run that a revert undoes
 
+    @property
+    def observed(self) -> bool:
+        """Was it made from a refresh: then it is void once the source moved."""
+        return bool(self.source_version)
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:

@@ -24,7 +24,12 @@ _LIVE = (*_UNDECIDED, PlanStatus.APPROVED.value, PlanStatus.APPROVED_WITHOUT_REM
 
 _REPLACE = (
     update(tables.plan)
-    .where(_plan.sync == bindparam("of"), _plan.id != bindparam("by"), _plan.status.in_(_UNDECIDED))
+    .where(
+        _plan.sync == bindparam("of"),
+        _plan.kind == bindparam("like"),
+        _plan.id != bindparam("by"),
+        _plan.status.in_(_UNDECIDED),
+    )
     .values(status=PlanStatus.VOID.value, reason=bindparam("why"))
 )
 _NEXT_SEQ = select(func.coalesce(func.max(_plan.seq), 0) + 1).scalar_subquery()
@@ -39,14 +44,20 @@ class PlanLedger(LeaseLedger):
             connection.execute(insert(tables.refresh).values(rows.values(refresh)))
 
     def add_plan(self, lease: Lease, plan: Plan, events: Sequence[Event] = ()) -> None:
-        """Keep a plan; undecided plans of the same sync become void.
+        """Keep a plan; undecided plans of the same sync and kind become void.
 
         The same plan, made again while it waits for a decision or has one, stays as it is with its decisions;
         made again after it was rejected, void, expired or executed, it starts anew without them.
         """
         with self._fenced(lease) as connection:
             connection.execute(
-                _REPLACE, {"of": lease.sync, "by": plan.id, "why": f"plan {plan.id}, made later, replaced it"}
+                _REPLACE,
+                {
+                    "of": lease.sync,
+                    "like": plan.kind.value,
+                    "by": plan.id,
+                    "why": f"plan {plan.id}, made later, replaced it",
+                },
             )
             query = select(_plan.status, _plan.expires_at, _plan.round).where(_plan.id == plan.id)
             old = connection.execute(query).first()
