@@ -53,16 +53,16 @@ def take_over(session: Session, old: str, new: SyncJob, reason: str) -> int:
         members.verify(source, theirs)
         members.verify(folder, ours)
         names = [i.to for i in new.sync.identifiers]
-        known = members.relation(folder, ours, names)
-        changed = (
-            f"SELECT t.*, false AS removed FROM ({members.relation(source, theirs, names)}) t "
-            f"ANTI JOIN ({known}) k ON t.key = k.key"
-        )
         fields = ours.fields if ours.members else theirs.fields
         after = replace(
             ours, number=ours.number + 1, fields=fields, probe=ours.probe or theirs.probe, at=session.ledger.now()
         )
         with open_database(session.engine) as connection:
+            known = members.relation(connection, folder, ours, names)
+            changed = (
+                f"SELECT t.*, false AS removed FROM ({members.relation(connection, source, theirs, names)}) t "
+                f"ANTI JOIN ({known}) k ON t.key = k.key"
+            )
             made = members.fold(connection, folder, ours, after, changed, names)
         taken = made.members - ours.members
         event = Event(session.actor, "state.merged", new.name, {"from": old, "members": taken, "reason": reason})

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from sync.engine.database import identifier, literal, lock_down, open_database, translate
+from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.plan import NOT_SENT, phase_of
 from sync.engine.wire import decoders, json_sql, wire_sql
 from sync.errors import StateError
 from sync.sdk.nouns import Batch, Change, Delivery, Limits, Op
 from sync.state.nouns import BatchRow, BatchState
+from sync.state.parquet import source
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,8 +99,8 @@ class PlanFile:
     def __init__(self, settings: EngineSettings, path: Path) -> None:
         self._connection: duckdb.DuckDBPyConnection = open_database(replace(settings, threads=1))
         lock_down(self._connection)
-        self._file = f"read_parquet({literal(path)})"
         with translate("reading the plan", StateError):
+            self._file = source(self._connection, path)
             self._types = {
                 str(name): str(type_)
                 for name, type_, *_ in self._connection.execute(f"DESCRIBE SELECT * FROM {self._file}").fetchall()

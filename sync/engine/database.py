@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import duckdb
 
 from sync.engine.job import EngineSettings
-from sync.errors import HeadgateError, SourceError, StateError
+from sync.errors import Corrupt, HeadgateError, SourceError, StateError
+from sync.state.parquet import unlock
 
 __all__ = ["identifier", "literal", "lock_down", "open_database", "translate"]
 
@@ -40,6 +40,7 @@ def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    unlock(connection, settings.keys)
     connection.execute(f"SET allowed_directories = [{literal(settings.folder)}]")
     return connection
 
@@ -68,6 +69,11 @@ def translate(what: str, kind: type[HeadgateError] = SourceError, code: str | No
             fix="check free space and permissions of the state folder",
         ) from error
     except duckdb.Error as error:
+        if "AES tag" in str(error):
+            raise Corrupt(
+                f"{what} met an encrypted state file that is damaged or was altered; nothing is sent on a doubt",
+                fix="restore the state folder from a backup, ledger and files together",
+            ) from error
         raise kind(f"{what} failed: {_first_line(error)}", code=code) from error
 
 
@@ -80,8 +86,3 @@ def _first_line(error: duckdb.Error) -> str:
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     head = line.split("'", 1)[0].split('"', 1)[0].rstrip(" :")
     return head[:200]
-
-
-def file_list(paths: list[Path]) -> str:
-    """Paths as the list that `read_parquet` takes."""
-    return "[" + ", ".join(literal(path) for path in paths) + "]"

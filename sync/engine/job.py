@@ -55,6 +55,7 @@ class EngineSettings:
     threads: int = 2
     expire_after: float = 86400.0  # a plan, in seconds
     lease_ttl: float = 30.0
+    keys: tuple[bytes, ...] = field(default=(), repr=False)  # of the state files: the first encrypts, all decrypt
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
 
 

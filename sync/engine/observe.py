@@ -85,7 +85,7 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
             _refuse_new_types(state, job, staged.columns)
         compiled = _compile(connection, job, staged.sql, staged.columns)
         same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
-        members = relation(folder, generation, compiled.identifiers)
+        members = relation(connection, folder, generation, compiled.identifiers)
         if not same:
             members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
         found = scan(connection, compiled.digested)

@@ -35,9 +35,9 @@ def find(state: StateReader, settings: EngineSettings, job: SyncJob, identifier:
     if generation.number == 0:
         return []
     names = [mapping.to for mapping in job.sync.identifiers]
-    members = relation(folder_of(settings.folder, job.name), generation, names)
     with closing(open_database(settings)) as connection, translate("looking a person up", StateError):
         lock_down(connection)
+        members = relation(connection, folder_of(settings.folder, job.name), generation, names)
         wanted = _forms(connection, job, identifier)
         stored = [_plain(quoted(f"id.{name}")) for name in names]
         tests = [f"{column} IN (SELECT unnest(?))" for column in stored]

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.compile import Compiled
-from sync.engine.database import file_list, identifier, literal
+from sync.engine.database import identifier, literal
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import Corrupt
 from sync.sdk.nouns import Delivery, Op, Order
 from sync.state.members import digest_file, publish
 from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, Refresh, Verdict
+from sync.state.parquet import source, write
 
 if TYPE_CHECKING:
     import duckdb
@@ -137,15 +138,11 @@ def _write(
     folder = settings.folder / "plans" / job.name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = folder / f".{os.getpid()}.tmp"
-    connection.execute(
-        f"COPY ({select}) TO '{_quoted(temporary)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480)"
-    )
+    write(connection, select, temporary, row_group_size=20480)
     sha256 = digest_file(temporary)
     final = folder / f"{sha256[:16]}.parquet"
     publish(temporary, final)
-    written = connection.execute(
-        f"SELECT op, count(*) FROM read_parquet('{_quoted(final)}') GROUP BY op"
-    ).fetchall()
+    written = connection.execute(f"SELECT op, count(*) FROM {source(connection, final)} GROUP BY op").fetchall()
     return Frozen(str(final.relative_to(settings.folder)), sha256, dict(written))
 
 
@@ -185,7 +182,7 @@ def _removals(connection: duckdb.DuckDBPyConnection, members: str, remembered: S
     )
     if not remembered:
         return [known]
-    files = f"read_parquet({file_list(list(remembered))}, union_by_name=true)"
+    files = source(connection, *remembered)
     wanted = "c IN ('key', 'remote_id', 'source_key') OR starts_with(c, 'id.')"
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE remembered AS "
@@ -322,7 +319,3 @@ def samples(settings: EngineSettings, plan: Plan, per_op: int = 5) -> list[dict[
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

@@ -32,6 +32,7 @@ from sync.state.nouns import (
     RunStatus,
     Settlement,
 )
+from sync.state.parquet import source, write
 
 if TYPE_CHECKING:
     import duckdb
@@ -139,7 +140,7 @@ def _refuse_unanswered(job: SyncJob, plan: Plan, run: Run, batches: Sequence[Bat
 
 def _load(connection: duckdb.DuckDBPyConnection, path: Path, answered: _Answered) -> None:
     """Tables of what was answered: `undone` rows, `exceptions`, `remote`; and the views `plan` and `applied`."""
-    connection.execute(f"CREATE TEMP VIEW plan AS SELECT * FROM read_parquet({literal(path)})")
+    connection.execute(f"CREATE TEMP VIEW plan AS SELECT * FROM {source(connection, path)}")
     connection.execute("CREATE TEMP TABLE gaps (first BIGINT, last BIGINT)")
     (rows,) = connection.execute("SELECT count(*) FROM plan").fetchall()[0]
     _insert(connection, "gaps", _gaps([b for b in answered.batches if b.state is BatchState.ACKED], rows))
@@ -224,7 +225,7 @@ def _write_exceptions(
     final = exceptions_file(settings, sync, run)
     final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = final.with_name(f".{run}-{os.getpid()}.tmp")
-    connection.execute(f"COPY ({select}) TO {literal(temporary)} (FORMAT parquet, COMPRESSION zstd)")
+    write(connection, select, temporary)
     publish(temporary, final)
 
 

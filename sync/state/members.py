@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from sync.errors import Corrupt
 from sync.state.nouns import Generation
+from sync.state.parquet import source, write
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,13 +50,18 @@ def folder_of(state: Path, sync: str) -> Path:
     return folder
 
 
-def relation(folder: Path, generation: Generation, identifiers: Iterable[str] = ()) -> str:
-    """A SELECT of the generation's members; `identifiers` are there even if no file has them."""
+def relation(
+    connection: duckdb.DuckDBPyConnection, folder: Path, generation: Generation, identifiers: Iterable[str] = ()
+) -> str:
+    """A SELECT of the generation's members; `identifiers` are there even if no file has them.
+
+    Raises `StateError` where a file is encrypted with a key that the connection does not have.
+    """
     empty = _EMPTY + "".join(f', NULL AS "id.{_quoted(name)}"' for name in identifiers) + " WHERE false"
     if generation.base is None and generation.delta is None:
         return empty
-    base = _read(folder, generation.base)
-    delta = _read(folder, generation.delta)
+    base = source(connection, folder / generation.base) if generation.base else ""
+    delta = source(connection, folder / generation.delta) if generation.delta else ""
     if generation.delta is None:
         members = f"SELECT * FROM {base}"
     elif generation.base is None:
@@ -100,7 +106,7 @@ def fold(
     (changes,) = connection.execute("SELECT count(*) FROM folded").fetchall()[0]
     if not changes:
         return replace(after, base=before.base, delta=before.delta, members=before.members, digests=before.digests)
-    old_delta = _read(folder, before.delta) if before.delta else None
+    old_delta = source(connection, folder / before.delta) if before.delta else None
     delta = "SELECT * FROM folded" + (
         f" UNION ALL BY NAME SELECT d.* FROM {old_delta} d ANTI JOIN folded f ON d.key = f.key"
         if old_delta
@@ -109,7 +115,7 @@ def fold(
     base_rows = _rows(connection, folder, before.base)
     delta_rows = changes + (_rows(connection, folder, before.delta) if before.delta else 0)
     if base_rows == 0 or delta_rows > base_rows * COMPACT_AT:
-        current = relation(folder, before, names)
+        current = relation(connection, folder, before, names)
         kept = f"SELECT c.* FROM ({current}) c ANTI JOIN folded f ON c.key = f.key UNION ALL BY NAME "
         whole = f"{'' if first else kept}SELECT * EXCLUDE (removed) FROM folded WHERE NOT removed"
         made = replace(after, base=_write(connection, folder, f"base-{after.number}", whole), delta=None)
@@ -118,14 +124,14 @@ def fold(
     files = [name for name in (made.base, made.delta) if name is not None]
     same = {name: before.digests[name] for name in files if name in before.digests}
     fresh = {name: digest_file(folder / name) for name in files if name not in same}
-    (members,) = connection.execute(f"SELECT count(*) FROM ({relation(folder, made)})").fetchall()[0]
+    (members,) = connection.execute(f"SELECT count(*) FROM ({relation(connection, folder, made)})").fetchall()[0]
     return replace(made, members=members, digests={**same, **fresh})
 
 
 def _write(connection: duckdb.DuckDBPyConnection, folder: Path, stem: str, select: str) -> str:
     """Write a SELECT to a file named by what it is and by its content, and return the name."""
     temporary = folder / f".{stem}-{os.getpid()}.tmp"
-    connection.execute(f"COPY ({select}) TO '{_path(temporary)}' (FORMAT parquet, COMPRESSION zstd)")
+    write(connection, select, temporary)
     name = f"{stem}-{digest_file(temporary)[:8]}.parquet"
     publish(temporary, folder / name)
     return name
@@ -162,16 +168,8 @@ def collect_orphans(folder: Path, generations: Iterable[Generation]) -> int:
 def _rows(connection: duckdb.DuckDBPyConnection, folder: Path, name: str | None) -> int:
     if name is None:
         return 0
-    (rows,) = connection.execute(f"SELECT count(*) FROM {_read(folder, name)}").fetchall()[0]
+    (rows,) = connection.execute(f"SELECT count(*) FROM {source(connection, folder / name)}").fetchall()[0]
     return int(rows)
-
-
-def _read(folder: Path, name: str | None) -> str:
-    return f"read_parquet('{_path(folder / name)}')" if name else ""
-
-
-def _path(path: Path) -> str:
-    return str(path).replace("'", "''")
 
 
 def _quoted(name: str) -> str:

@@ -52,7 +52,7 @@ def change(
 
 def members(folder: Path, generation: Generation) -> dict[int, int]:
     with closing(duckdb.connect()) as connection:
-        select = f"SELECT key::BIGINT, fingerprint FROM ({relation(folder, generation, ['email'])})"
+        select = f"SELECT key::BIGINT, fingerprint FROM ({relation(connection, folder, generation, ['email'])})"
         rows = connection.execute(select).fetchall()
     assert len(rows) == len(dict(rows)), "a member stands twice"
     return dict(rows)
@@ -151,9 +151,9 @@ def test_any_history_gives_what_a_dictionary_gives(
 def test_another_set_of_identifiers_keeps_those_of_before(folder: Path) -> None:
     one = change(folder, BLANK, dict.fromkeys(range(100), 1))
     two = change(folder, one, {500: 1}, ids=("phone",))
-    everybody = relation(folder, two, ["phone", 'it\'s "so"'])
-    select = f'SELECT "id.email", "id.phone" FROM ({everybody}) WHERE key IN (1, 500)'
     with closing(duckdb.connect()) as connection:
+        everybody = relation(connection, folder, two, ["phone", 'it\'s "so"'])
+        select = f'SELECT "id.email", "id.phone" FROM ({everybody}) WHERE key IN (1, 500)'
         assert sorted(connection.execute(select).fetchall(), key=str) == [("p1@x", None), (None, "new")]
 
 

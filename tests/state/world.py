@@ -273,7 +273,7 @@ class World:
     def members(self) -> dict[str, dict[str, Any]]:
         """The members as the ledger's generation has them: e-mail -> remote id."""
         generation: Generation = self.ledger.generation(SYNC)
-        select = relation(folder_of(self.root / "state", SYNC), generation, ["email"])
+        select = relation(self.warehouse, folder_of(self.root / "state", SYNC), generation, ["email"])
         rows = self.warehouse.execute(f'SELECT "id.email", remote_id FROM ({select})').fetchall()
         return {email: {"remote_id": remote} for email, remote in rows}
 
