@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sync.engine.columns import BadExpression, spelled
-from sync.engine.database import identifier, literal
+from sync.engine.sql import identifier, literal
 from sync.engine.transforms import TRANSFORMS, BadTransform, apply
 from sync.engine.wire import is_nested, json_sql
 from sync.errors import CohortError

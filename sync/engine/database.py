@@ -8,20 +8,11 @@ from contextlib import contextmanager
 import duckdb
 
 from sync.engine.job import EngineSettings
+from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt, HeadgateError, SourceError, StateError
 from sync.state.parquet import unlock
 
 __all__ = ["identifier", "literal", "lock_down", "open_database", "translate"]
-
-
-def identifier(name: str) -> str:
-    """A name as SQL takes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: object) -> str:
-    """A text constant as SQL takes it."""
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.compile import Compiled
-from sync.engine.database import identifier, literal
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt
 from sync.sdk.nouns import Delivery, Op, Order
 from sync.state.members import digest_file, publish

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sync.engine.database import literal
+from sync.engine.sql import literal
 from sync.mapping import Transform
 
 __all__ = ["TRANSFORMS", "BadTransform", "NamedTransform", "apply"]

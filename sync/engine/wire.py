@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sync.engine.database import identifier, literal
+from sync.engine.sql import identifier, literal
 
 __all__ = ["decoders", "is_nested", "json_sql", "wire_sql"]
 

@@ -1,9 +1,9 @@
-"""How state files are read and written: members, plans and rejected copies, as Parquet, encrypted where there is a key.
+"""How state files (members, plans, rejected copies) are read and written: Parquet, encrypted where there is a key.
 
-Encryption is DuckDB's own, of the whole file with AES-GCM. Every file has a key of its own, made with HKDF from a key of
-the settings and 32 random bytes. Those bytes, and which key of the settings it was, stand in the file where the
-Parquet format has a place for them (`key_metadata`), so that a file tells by itself how it is to be read. Files
-without encryption stay readable when a key is set.
+Encryption is DuckDB's own, of the whole file with AES-GCM. Every file has a key of its own, made with HKDF from a
+key of the settings and 32 random bytes. Those bytes, and which key of the settings it was, stand in the file where
+the Parquet format has a place for them (`key_metadata`), so that a file tells by itself how it is to be read.
+Files without encryption stay readable when a key is set.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def source(connection: duckdb.DuckDBPyConnection, *paths: Path) -> str:
 
     Raises `StateError` where a file's key is none of the connection's.
     """
-    sealed = [path for path in paths if key_of(path) is not None]
-    plain = [path for path in paths if path not in sealed]
-    parts = [f"read_parquet({_read(connection, path)})" for path in sealed]
+    seals = [(path, _sealed(path)) for path in paths]
+    plain = [path for path, seal in seals if seal is None]
+    parts = [f"read_parquet({_unsealed(connection, path, seal)})" for path, seal in seals if seal is not None]
     if plain:
         files = ", ".join(_text(path) for path in plain)
         parts.append(f"read_parquet([{files}], union_by_name = true)" if plain[1:] else f"read_parquet({files})")
@@ -105,9 +105,7 @@ def key_of(path: Path) -> str | None:
     return seal.name if seal is not None else None
 
 
-def _read(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
-    seal = _sealed(path)
-    assert seal is not None
+def _unsealed(connection: duckdb.DuckDBPyConnection, path: Path, seal: _Seal) -> str:
     keys = {name_of(key): key for key in _opened.get(connection, ())}
     if seal.name not in keys:
         known = "no key is set" if not keys else f"the keys set are {', '.join(keys)}"
