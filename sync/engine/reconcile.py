@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.audience import Audience, load
-from sync.engine.database import identifier, literal, lock_down, open_database, translate
+from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.report import SyncReport
 from sync.engine.transforms import apply
@@ -19,6 +19,7 @@ from sync.mapping import Transform
 from sync.state.base import StateReader
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation
+from sync.state.parquet import write
 
 if TYPE_CHECKING:
     import duckdb
@@ -79,8 +80,7 @@ class Compared:
 
     def _save(self, folder: Path, table: str) -> Path:
         path = folder / f"{uuid.uuid4().hex}.parquet"
-        self.connection.execute(f"COPY (SELECT * FROM {table}) TO {literal(path)} (FORMAT parquet)")
-        path.chmod(0o600)
+        write(self.connection, f"SELECT * FROM {table}", path)
         return path
 
     def samples(self, count: int) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def compared(state: StateReader, settings: EngineSettings, job: SyncJob, audienc
     ):
         lock_down(connection)
         load(connection, names, audience.members())
-        _match(connection, job, names, relation(folder, generation, names))
+        _match(connection, job, names, relation(connection, folder, generation, names))
         dirty = len(state.dirty(job.name))
         yield Compared(connection, names, _counted(connection, generation, dirty, audience.requests))
 

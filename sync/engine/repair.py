@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from sync.engine.compile import key_sql
-from sync.engine.database import identifier, literal
 from sync.engine.diff import nothing
 from sync.engine.observe import Observed
+from sync.engine.sql import identifier
 from sync.sdk.nouns import Op
 from sync.state.nouns import Verdict, VerdictAnswer
+from sync.state.parquet import source, write
 
 __all__ = ["changes_of", "verdict"]
 
@@ -32,18 +33,18 @@ def changes_of(seen: Observed, ops: frozenset[Op], missing: Path, extra: Path, k
     if Op.ADD in ops:
         connection.execute(
             f"INSERT INTO changes SELECT c.key, 'add', c.fingerprint FROM ({cohort}) c "
-            f"WHERE c.key IN (SELECT key FROM read_parquet({literal(missing)}))"
+            f"WHERE c.key IN (SELECT key FROM {source(connection, missing)})"
         )
-    connection.execute(
-        f"COPY (SELECT {key_sql(columns)} AS key, remote_id, NULL::VARCHAR AS source_key, {', '.join(columns)} "
-        f"FROM (SELECT remote_id, {typed} FROM read_parquet({literal(extra)}))) "
-        f"TO {literal(known)} (FORMAT parquet)"
+    write(
+        connection,
+        f"SELECT {key_sql(columns)} AS key, remote_id, NULL::VARCHAR AS source_key, {', '.join(columns)} "
+        f"FROM (SELECT remote_id, {typed} FROM {source(connection, extra)})",
+        known,
     )
-    known.chmod(0o600)
     if Op.REMOVE in ops:
         connection.execute(
             "INSERT INTO changes SELECT DISTINCT key, 'remove', NULL::UBIGINT "
-            f"FROM read_parquet({literal(known)}) WHERE key NOT IN (SELECT key FROM ({cohort})) "
+            f"FROM {source(connection, known)} WHERE key NOT IN (SELECT key FROM ({cohort})) "
             f"AND key NOT IN (SELECT key FROM ({seen.members}))"
         )
 
