@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from sync.engine.database import identifier, lock_down, open_database, translate
+from sync.engine.database import identifier, literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.plan import NOT_SENT, phase_of
 from sync.engine.wire import decoders, json_sql, wire_sql

@@ -19,6 +19,7 @@ from sync.errors import StateError
 from sync.sdk.nouns import Op
 from sync.state.base import StateReader
 from sync.state.nouns import Counts, Generation, Plan, PlanKind, PlanStatus, Refresh, Verdict
+from sync.state.parquet import source
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,7 +86,8 @@ def rest_of(state: StateReader, settings: EngineSettings, job: SyncJob, plan: Pl
     """The removals of a plan whose other changes went out, over the members as they are now; always held."""
     path = verify_file(settings, plan)
     with _opened(state, settings, job) as ground:
-        select = f"SELECT * EXCLUDE (row) FROM read_parquet({literal(path)}) WHERE op = {literal(Op.REMOVE)}"
+        file = source(ground.connection, path)
+        select = f"SELECT * EXCLUDE (row) FROM {file} WHERE op = {literal(Op.REMOVE)}"
         return propose(ground, select, plan.kind, plan.origin, held=True)
 
 
@@ -137,9 +139,9 @@ def nulled(
     connection: duckdb.DuckDBPyConnection, settings: EngineSettings, plan_file: str, members: Generation
 ) -> dict[str, int]:
     """Members by field that turns null; fields mapped since count for nothing."""
-    path = literal(settings.folder / plan_file)
+    path = source(connection, settings.folder / plan_file)
     rows = connection.execute(
-        f"SELECT nulls, coalesce(was_nulls, ''), count(*) FROM read_parquet({path}) "
+        f"SELECT nulls, coalesce(was_nulls, ''), count(*) FROM {path} "
         "WHERE op = 'update' AND nulls IS DISTINCT FROM was_nulls GROUP BY ALL"
     ).fetchall()
     found: dict[str, int] = {}
