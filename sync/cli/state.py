@@ -38,16 +38,19 @@ def show(options: Options, syncs: tuple[str, ...]) -> None:
 @command.command("verify")
 @click.argument("sync", type=SyncName(), metavar="SYNC")
 @click.option("--samples", default=3, show_default=True, help="Sample records shown of each kind, masked.")
+@click.option("--repair", is_flag=True, help="Make a plan that mends it; it waits for `approve`. Needs --reason.")
+@click.option("--reason", default="", help="Why it is to be mended; kept in the audit log.")
 @click.pass_obj
-def verify(options: Options, sync: str, samples: int) -> int:
+def verify(options: Options, sync: str, samples: int, repair: bool, reason: str) -> int:
     """Compare the audience at the destination with the members: who is missing, who is there besides.
 
     Only for connectors that can read. Exit code 4 where they differ; nothing is sent.
     """
+    why = reason_of(reason) if repair else ""
     from sync.cli import state_verify
 
     with opened(options) as session:
-        return state_verify.verify(session, session.job(sync), samples)
+        return state_verify.verify(session, session.job(sync), samples, why)
 
 
 @command.command("reset")

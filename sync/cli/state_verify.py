@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sync.cli import output, words
+from sync.cli import output, report, words
 from sync.cli.context import Session
 from sync.cli.observer import observing
 from sync.cli.signals import draining
@@ -14,21 +14,22 @@ from sync.cli.signals import draining
 if TYPE_CHECKING:
     from sync.engine.job import SyncJob
     from sync.engine.reconcile import Verified
+    from sync.engine.report import SyncReport
 
 __all__ = ["verify"]
 
 _FINDINGS = {
-    "missing": "are members, and the destination does not have them any more",
-    "extra": "are there, and are no members: somebody else put them there",
-    "unknown": "are there without an identifier that we could know them by",
+    "missing": "members that the destination does not have any more",
+    "extra": "at the destination and no member: somebody else put them there",
+    "unknown": "at the destination without an identifier to know them by",
 }
 
 
-def verify(session: Session, job: SyncJob, samples: int) -> int:
-    """Compare, tell, and return the exit code: 4 where they differ."""
+def verify(session: Session, job: SyncJob, samples: int, repair: str) -> int:
+    """Compare, tell, and return the exit code: 4 where they differ, 3 where a repair waits for a decision."""
     with observing(verbose=session.options.verbose > 0) as observer, draining(_tell) as stop:
-        found = session.runner(observer=observer, stop=stop).verify(job, samples=samples)
-    code = 0 if found.same else 4
+        found = session.runner(observer=observer, stop=stop).verify(job, samples=samples, repair=repair)
+    code = 0 if found.same else 3 if found.repair and found.repair.plan else 4
     shown = [_masked(sample) for sample in found.samples]
     if session.options.json:
         output.document("state verify", **_data(job, found), samples=shown, exit_code=code)
@@ -43,7 +44,9 @@ def _masked(sample: dict[str, Any]) -> dict[str, Any]:
 
 def _data(job: SyncJob, found: Verified) -> dict[str, Any]:
     counts = {**asdict(found.result), "in_step": found.result.in_step}
-    return {"sync": job.name, "status": "same" if found.same else "differs", **counts, "removes": found.removes}
+    repair = report.plan_data(found.repair) if found.repair else None
+    status = "same" if found.same else "differs"
+    return {"sync": job.name, "status": status, **counts, "removes": found.removes, "repair": repair}
 
 
 def _show(session: Session, job: SyncJob, found: Verified, samples: Sequence[dict[str, Any]]) -> None:
@@ -65,8 +68,17 @@ def _show(session: Session, job: SyncJob, found: Verified, samples: Sequence[dic
         output.say(f"    {sample['finding']}: {values}")
     if not found.removes and (result.extra or result.unknown):
         output.say("  this sync never removes: whoever else is there is none of its business")
-    if not found.same:
+    if found.repair is not None:
+        _show_repair(session, found.repair)
+    elif not found.same:
         output.say(f"  next: {session.command(f'state verify {job.name} --repair --reason ...')}")
+
+
+def _show_repair(session: Session, repair: SyncReport) -> None:
+    if repair.plan is None:
+        output.say(f"  an ordinary run mends all of it: {session.command(f'run {repair.sync}')}")
+    else:
+        report.show_plan(session, repair)
 
 
 def _tell(message: str) -> None:

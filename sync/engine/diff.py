@@ -22,7 +22,7 @@ from sync.state.nouns import RejectedRecord
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "nothing", "scan"]
+__all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "load_dirty", "nothing", "scan"]
 
 BUCKETS = 4096
 _INVALID = BUCKETS  # the bucket of rows that must not be sent
@@ -119,7 +119,7 @@ def compare(
     Every dirty member is asserted again, whatever the digests say. Raises `Duplicates` where rows share a key.
     """
     ops = {str(op) for op in permitted}
-    _load_dirty(connection, dirty)
+    load_dirty(connection, dirty)
     _join(connection, sides)
     _refuse_duplicates(connection)
     _reassert(connection, ops)
@@ -174,7 +174,8 @@ def duplicate_keys(connection: duckdb.DuckDBPyConnection, cohort: str) -> int:
     return int(repeats)
 
 
-def _load_dirty(connection: duckdb.DuckDBPyConnection, dirty: Sequence[str]) -> None:
+def load_dirty(connection: duckdb.DuckDBPyConnection, dirty: Sequence[str]) -> None:
+    """The table `dirty` of keys."""
     connection.execute("CREATE OR REPLACE TEMP TABLE dirty (key DECIMAL(38, 0))")
     if dirty:
         connection.execute("INSERT INTO dirty SELECT DISTINCT unnest(?::DECIMAL(38, 0)[])", [list(dirty)])

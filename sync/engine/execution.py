@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from sync.engine.approvals import find_plan, moved, refuse_unfit
 from sync.engine.audience import Audience
@@ -51,8 +52,8 @@ class Execution:
         status = "ready" if plan.status in (PlanStatus.READY, *_APPROVED) else "held"
         return self._of_plan(status, plan)
 
-    def verify(self, samples: int) -> Verified:
-        """Compare the destination's audience with the members."""
+    def verify(self, samples: int, *, repair: str = "") -> Verified:
+        """Compare the destination's audience with the members; a reason to `repair` makes a plan that does."""
         self._refuse_open_run()
         self.tell.phase(self.job.name, "compare")
         means = self.running.means
@@ -60,8 +61,21 @@ class Execution:
         audience = Audience(self.job, self.keeper, pacer, self.settings.delivery, means.stop)
         with compared(self.state, self.settings, self.job, audience) as found:
             verified = Verified(found.result, Op.REMOVE in permitted(self.job), found.samples(samples))
-        self.state.record(self.running.event("state.verified", self.job.name, **asdict(found.result)))
+            told = self.running.event("state.verified", self.job.name, **asdict(found.result), repair=repair)
+            self.state.record(told)
+            if repair and not verified.same:
+                with found.saved(self.settings.folder / "tmp") as (missing, extra):
+                    return replace(verified, repair=self._repaired(missing, extra))
         return verified
+
+    def _repaired(self, missing: Path, extra: Path) -> SyncReport:
+        """The plan of a repair, which waits for a person; or nothing, where an ordinary run does all there is."""
+        with self._observed() as seen:
+            plan = self._planner().repair(seen, missing, extra)
+            if not plan.counts.add + plan.counts.remove:
+                return SyncReport(self.job.name, "unchanged", counts=plan.counts)
+            self.state.add_refresh(self.keeper.lease, seen.refresh)
+            return self._of_plan("held", self._kept(plan))
 
     def _refuse_open_run(self) -> None:
         if self.state.open_run(self.job.name) is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sync.engine import repair
 from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing, duplicate_keys, nothing
 from sync.engine.guardrails import HOLDS, Facts, answer, judge, objection
 from sync.engine.job import EngineSettings, SyncJob
@@ -17,7 +18,7 @@ from sync.engine.settle import exceptions_file
 from sync.errors import DecisionError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import StateReader
-from sync.state.nouns import Counts, Plan, PlanStatus, RejectedRecord
+from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, RejectedRecord
 
 __all__ = ["Difference", "Planner", "held_again", "permitted"]
 
@@ -139,6 +140,39 @@ class Planner:
             inputs=self.inputs(seen, ops),
             needs=2 if any(v.guardrail == "protected_cohort" for v in verdicts) else 1,
             now=self.now,
+        )
+
+    def repair(self, seen: Observed, missing: Path, extra: Path) -> Plan:
+        """A plan that undoes what somebody else did to an audience: the two files are of a comparison."""
+        ops = permitted(self.job)
+        dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
+        with repair.changes(seen, ops, missing, extra, dirty) as known:
+            frozen = freeze(
+                seen.connection,
+                self.settings,
+                self.job,
+                seen.compiled,
+                seen.cohort,
+                seen.members,
+                ops,
+                seen.refresh,
+                [known],
+            )
+        counts = with_counts(Counts(members=seen.generation.members), frozen)
+        facts = replace(self._facts(seen, frozen.file, counts), kind=PlanKind.REPAIR)
+        return make_plan(
+            self.settings,
+            self.job,
+            frozen,
+            seen.refresh,
+            seen.generation.number,
+            counts,
+            (repair.verdict(counts.add, counts.remove), *judge(facts)),
+            status=PlanStatus.HELD,
+            inputs=self.inputs(seen, ops) + frozen.sha256,
+            needs=2 if self.job.cohort.protected else 1,
+            now=self.now,
+            kind=PlanKind.REPAIR,
         )
 
     def _remembered(self) -> list[Path]:

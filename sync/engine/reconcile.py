@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.audience import Audience, load
-from sync.engine.database import identifier, lock_down, open_database, translate
+from sync.engine.database import lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.report import SyncReport
+from sync.engine.sql import identifier
 from sync.engine.transforms import apply
 from sync.errors import StateError
 from sync.mapping import Transform
@@ -74,14 +75,17 @@ class Compared:
     names: Sequence[str]
     result: Reconciliation
 
-    def save(self, folder: Path) -> tuple[Path, Path]:
-        """Write `missing` and `extra` to files in a folder, for the engine that makes a plan of them."""
-        return self._save(folder, "missing"), self._save(folder, "extra")
-
-    def _save(self, folder: Path, table: str) -> Path:
-        path = folder / f"{uuid.uuid4().hex}.parquet"
-        write(self.connection, f"SELECT * FROM {table}", path)
-        return path
+    @contextmanager
+    def saved(self, folder: Path) -> Iterator[tuple[Path, Path]]:
+        """Files of `missing` and `extra`, for the engine that makes a plan of them; gone at the end."""
+        missing, extra = (folder / f"{uuid.uuid4().hex}.parquet" for _ in range(2))
+        try:
+            for table, path in (("missing", missing), ("extra", extra)):
+                write(self.connection, f"SELECT * FROM {table}", path)
+            yield missing, extra
+        finally:
+            missing.unlink(missing_ok=True)
+            extra.unlink(missing_ok=True)
 
     def samples(self, count: int) -> list[dict[str, Any]]:
         """A few of each kind, unmasked: `finding` and `identifiers`."""

@@ -6,50 +6,79 @@ rest is what an ordinary run does. A repair always waits for a person.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sync.engine.compile import key_sql
-from sync.engine.diff import nothing
+from sync.engine.diff import load_dirty, nothing
 from sync.engine.observe import Observed
 from sync.engine.sql import identifier
 from sync.sdk.nouns import Op
 from sync.state.nouns import Verdict, VerdictAnswer
 from sync.state.parquet import source, write
 
-__all__ = ["changes_of", "verdict"]
+__all__ = ["changes", "verdict"]
 
 
-def changes_of(seen: Observed, ops: frozenset[Op], missing: Path, extra: Path, known: Path) -> None:
-    """Fill the table `changes` with a repair; `known` becomes a file with the identifiers of those to remove.
+@contextmanager
+def changes(
+    seen: Observed, ops: frozenset[Op], missing: Path, extra: Path, dirty: Sequence[str]
+) -> Iterator[Path]:
+    """Fill the table `changes` with a repair; yields a file that has the identifiers of those to remove.
 
-    `missing` and `extra` are the files of a comparison, whose values are text.
+    `missing` and `extra` are the files of a comparison, whose values are text. `dirty` keys are left to the next
+    run, which asserts them. The yielded file is gone at the end.
     """
-    connection = seen.connection
-    nothing(connection)
-    types = {n: t for n, t in seen.compiled.types.items() if n.startswith("id.")}
-    columns = [identifier(name) for name in types]
-    typed = ", ".join(f"TRY_CAST({identifier(n)} AS {t}) AS {identifier(n)}" for n, t in types.items())
-    cohort = f"SELECT key, fingerprint FROM ({seen.cohort}) WHERE why IS NULL"
+    nothing(seen.connection)
+    load_dirty(seen.connection, dirty)
     if Op.ADD in ops:
-        connection.execute(
-            f"INSERT INTO changes SELECT c.key, 'add', c.fingerprint FROM ({cohort}) c "
-            f"WHERE c.key IN (SELECT key FROM {source(connection, missing)})"
-        )
-    write(
-        connection,
-        f"SELECT {key_sql(columns)} AS key, remote_id, NULL::VARCHAR AS source_key, {', '.join(columns)} "
-        f"FROM (SELECT remote_id, {typed} FROM {source(connection, extra)})",
-        known,
-    )
-    if Op.REMOVE in ops:
-        connection.execute(
-            "INSERT INTO changes SELECT DISTINCT key, 'remove', NULL::UBIGINT "
-            f"FROM {source(connection, known)} WHERE key NOT IN (SELECT key FROM ({cohort})) "
-            f"AND key NOT IN (SELECT key FROM ({seen.members}))"
-        )
+        _put_back(seen, missing)
+    known = extra.with_suffix(".known.parquet")
+    try:
+        _name(seen, extra, known)
+        if Op.REMOVE in ops:
+            _take_out(seen, known)
+        yield known
+    finally:
+        known.unlink(missing_ok=True)
 
 
 def verdict(adds: int, removes: int) -> Verdict:
     """A repair is a decision: somebody else may have put people there, or taken them out, for a reason."""
-    message = f"a repair adds {adds:,} and removes {removes:,} that somebody else may have moved on purpose"
+    message = f"a repair adds {adds:,} and removes {removes:,} that somebody may have moved there on purpose"
     return Verdict("repair", VerdictAnswer.HOLD, 0, adds + removes, message)
+
+
+def _put_back(seen: Observed, missing: Path) -> None:
+    """Missing members, as far as the cohort still has them."""
+    seen.connection.execute(
+        f"INSERT INTO changes SELECT key, 'add', fingerprint FROM ({seen.cohort}) "
+        f"WHERE why IS NULL AND key IN (SELECT key FROM {source(seen.connection, missing)})"
+    )
+
+
+def _name(seen: Observed, extra: Path, known: Path) -> None:
+    """Whoever is there besides, with the key that they would have, and typed as the cohort's identifiers are."""
+    types = {n: t for n, t in seen.compiled.types.items() if n.startswith("id.")}
+    columns = [identifier(name) for name in types]
+    typed = ", ".join(f"TRY_CAST({identifier(n)} AS {t}) AS {identifier(n)}" for n, t in types.items())
+    nobody = " AND ".join(f"{column} IS NULL" for column in columns)
+    write(
+        seen.connection,
+        f"SELECT {key_sql(columns)} AS key, remote_id, NULL::VARCHAR AS source_key, {', '.join(columns)} "
+        f"FROM (SELECT remote_id, {typed} FROM {source(seen.connection, extra)}) WHERE NOT ({nobody})",
+        known,
+    )
+
+
+def _take_out(seen: Observed, known: Path) -> None:
+    """Those of them that are neither in the cohort, fit to be sent or not, nor members."""
+    ours = (
+        f"SELECT key FROM ({seen.cohort}) WHERE why IS NULL UNION ALL SELECT key FROM ({seen.members}) "
+        "UNION ALL SELECT key FROM dirty"
+    )
+    seen.connection.execute(
+        "INSERT INTO changes SELECT DISTINCT key, 'remove', NULL::UBIGINT "
+        f"FROM {source(seen.connection, known)} WHERE key NOT IN ({ours})"
+    )

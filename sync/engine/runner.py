@@ -79,13 +79,14 @@ class Runner:
             report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
 
-    def verify(self, job: SyncJob, *, samples: int = 3) -> Verified:
-        """Compare the destination's audience with the members; nothing is sent and nothing is changed.
+    def verify(self, job: SyncJob, *, samples: int = 3, repair: str = "") -> Verified:
+        """Compare the destination's audience with the members; nothing is sent.
 
+        A reason to `repair` makes a held plan that puts back who is missing and removes who does not belong there.
         Raises `HeadgateError` where the connector cannot read, or the destination does not answer.
         """
         with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
-            return Execution(self._means, job, keeper, first_run=False).verify(samples)
+            return Execution(self._means, job, keeper, first_run=False).verify(samples, repair=repair)
 
     def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""

@@ -179,3 +179,93 @@ def test_what_was_compared_is_in_the_audit_log(shop: Shop) -> None:
     _, said = shop.headgate("audit", "search", "--action", "state.verified")
 
     assert [event["data"]["missing"] for event in said["events"]] == [0]
+
+
+def meddle(shop: Shop) -> str:
+    """Take 7 and 8 out, put a stranger in; 8 leaves the cohort. The stranger's contact id."""
+    shop.there.difference_update({shop.id(7), shop.id(8)})
+    stranger = shop.crm.add_contact("stranger@acme.example")
+    shop.there.add(stranger)
+    with duckdb.connect(str(shop.root / "warehouse.duckdb")) as warehouse:
+        warehouse.execute("DELETE FROM vip WHERE user_id = 8")
+    return stranger
+
+
+def test_a_repair_waits_and_an_approval_mends_the_audience(shop: Shop) -> None:
+    stranger = meddle(shop)
+
+    code, said = shop.headgate("state", "verify", "vip-crm", "--repair", "--reason", "somebody cleaned up")
+    plan = said["repair"]
+
+    assert code == 3
+    assert (plan["add"], plan["update"], plan["remove"]) == (1, 0, 1)  # 8 is left to an ordinary run
+    assert [held["guardrail"] for held in plan["held"]] == ["repair"]
+    assert stranger in shop.there
+
+    code, done = shop.headgate("approve", plan["plan"], "--reason", "it was a mistake")
+
+    assert code == 0, done
+    assert stranger not in shop.there
+    assert shop.id(7) in shop.there
+    assert shop.headgate("state", "verify", "vip-crm")[1]["missing"] == 1
+    code, ran = shop.headgate("run")
+    assert (code, ran["syncs"][0]["remove"]) == (0, 1)
+    code, said = shop.headgate("state", "verify", "vip-crm")
+    assert (code, said["members"], said["found"]) == (0, 299, 299)
+
+
+def test_a_repair_without_its_removals_keeps_them_for_later(shop: Shop) -> None:
+    stranger = meddle(shop)
+    _, said = shop.headgate("state", "verify", "vip-crm", "--repair", "--reason", "somebody cleaned up")
+
+    code, done = shop.headgate(
+        "approve", said["repair"]["plan"], "--no-removals", "--reason", "the stranger may stay for now"
+    )
+
+    assert (code, done["syncs"][0]["applied"]) == (3, 1)
+    assert stranger in shop.there
+    assert shop.id(7) in shop.there
+
+
+def test_a_repair_is_void_once_the_cohort_moved(shop: Shop) -> None:
+    stranger = meddle(shop)
+    _, said = shop.headgate("state", "verify", "vip-crm", "--repair", "--reason", "somebody cleaned up")
+    with duckdb.connect(str(shop.root / "warehouse.duckdb")) as warehouse:
+        warehouse.execute("INSERT INTO vip VALUES (1000, 'stranger@acme.example')")
+
+    code, done = shop.headgate("approve", said["repair"]["plan"], "--reason", "it was a mistake")
+
+    assert code == 1
+    assert done["syncs"][0]["error"]["code"] == "HG505"
+    assert stranger in shop.there
+
+
+def test_a_repair_is_not_replaced_by_an_ordinary_plan(shop: Shop) -> None:
+    meddle(shop)
+    _, said = shop.headgate("state", "verify", "vip-crm", "--repair", "--reason", "somebody cleaned up")
+
+    shop.headgate("plan")
+
+    code, _ = shop.headgate("approve", said["repair"]["plan"], "--reason", "it was a mistake")
+    assert code == 0
+
+
+def test_a_repair_needs_a_reason_and_leaves_no_file_behind(shop: Shop) -> None:
+    meddle(shop)
+
+    code, said = shop.headgate("state", "verify", "vip-crm", "--repair")
+    shop.headgate("state", "verify", "vip-crm", "--repair", "--reason", "somebody cleaned up")
+
+    assert (code, said["error"]["message"]) == (2, "a reason is needed, in words")
+    assert list((shop.root / ".headgate" / "tmp").rglob("*.parquet")) == []
+
+
+def test_what_an_ordinary_run_mends_needs_no_repair(shop: Shop) -> None:
+    shop.there.discard(shop.id(8))
+    with duckdb.connect(str(shop.root / "warehouse.duckdb")) as warehouse:
+        warehouse.execute("DELETE FROM vip WHERE user_id = 8")
+
+    code, text = shop.text("state", "verify", "vip-crm", "--repair", "--reason", "somebody cleaned up")
+
+    assert code == 4
+    assert "an ordinary run mends all of it" in text
