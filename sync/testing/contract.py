@@ -26,14 +26,14 @@ from sync.errors import DestinationError, HeadgateError
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Change, ObjectSpec, Op
-from sync.testing import answers, declared, receipts, samples
+from sync.testing import answers, audiences, declared, receipts, samples
 from sync.testing.case import Case, Failure, NotApplicable
 from sync.testing.check import CHECKS, Check
 from sync.testing.hostile import RateSignal, Wire
 
 __all__ = ["ConnectorContract", "Result", "contract_for", "run"]
 
-_ = (declared, receipts, answers)  # importing them registers their checks
+_ = (declared, receipts, answers, audiences)  # importing them registers their checks
 
 
 class ConnectorContract:

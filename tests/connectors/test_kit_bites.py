@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import httpx
@@ -19,7 +20,7 @@ from pydantic import ConfigDict, SecretStr
 from sync.errors import AuthError, DestinationError, ProtocolError, RequestError, Unavailable
 from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector, HttpConnector
-from sync.sdk.nouns import Batch, Field, Job, Limits, ObjectSpec, Op, Outcome, Receipt, Status
+from sync.sdk.nouns import Batch, Field, Job, Limits, Member, ObjectSpec, Op, Outcome, Page, Receipt, Status
 from sync.sdk.values import dumps, json_object
 from sync.testing.check import CHECKS
 from sync.testing.contract import ConnectorContract, contract_for, run
@@ -444,6 +445,48 @@ class DoneUnlessRunning(SoundJob):
         return super().settle(job, batch, "running" if state == "running" else "done")
 
 
+class Reading(Sound):
+    """A sound connector that reads its list."""
+
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
+        answer = json_object(self.http.get(f"/lists/{audience}", params={"after": after or "0"}).content) or {}
+        if not isinstance(answer.get("emails"), list):
+            raise ProtocolError("no list of members")
+        return Page([Member({"email": email}) for email in answer["emails"]], answer.get("next"))
+
+
+class ReadingContract(SoundContract):
+    connector = Reading
+
+    def begin(self) -> None:
+        self.emails: list[str] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            at = int(request.url.params.get("after", 0))
+            rest = {"next": str(at + 2)} if at + 2 < len(self.emails) else {}
+            return httpx.Response(200, json={"emails": self.emails[at : at + 2], **rest})
+        told = [person["email"] for person in json.loads(request.content)]
+        self.emails = [email for email in self.emails if email not in told]
+        self.emails += told if request.url.path.endswith("add") else []
+        return super().answer(request)
+
+
+class TestReading(ReadingContract):
+    """A connector that reads passes whole."""
+
+
+class ReadsThePageOnce(Reading):
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
+        return replace(super().members(object, audience, after), next=None)
+
+
+class ReadsNobody(Reading):
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
+        answer = self.http.get(f"/lists/{audience}").content
+        return Page([Member({"email": email}) for email in (json_object(answer) or {}).get("emails", [])])
+
+
 BUGS: list[tuple[type[Connector[Any]], str]] = [
     (DropsWhatIsShort, "an answer one entry short is not read as if it were whole"),
     (TrustsAny200, "a 200 with nonsense (html) is never applied"),
@@ -492,12 +535,21 @@ BUGS: list[tuple[type[Connector[Any]], str]] = [
     (AsksAgain, "a job survives JSON, is polled, and never asks again about settled records"),
     (ForgetsSettled, "a job survives JSON, is polled, and never asks again about settled records"),
     (DoneUnlessRunning, "a poll answered with nonsense settles nothing as applied"),
+    (ReadsThePageOnce, "who was added is read back, and who was removed is not"),
+    (ReadsNobody, "nonsense instead of a page of members is an error, never an empty audience"),
+]
+
+
+BASES: list[tuple[type[Connector[Any]], type[ConnectorContract]]] = [
+    (SoundJob, SoundJobContract),
+    (Reading, ReadingContract),
+    (Connector, SoundContract),
 ]
 
 
 @pytest.mark.parametrize(("bug", "sentence"), BUGS, ids=[f"{bug.__name__}-{n}" for n, (bug, _) in enumerate(BUGS)])
 def test_a_planted_bug_is_caught(bug: type[Connector[Any]], sentence: str) -> None:
-    base = SoundJobContract if issubclass(bug, SoundJob) else SoundContract
+    base = next(b for kind, b in BASES if issubclass(bug, kind))
     contract = type("Planted", (base,), {"connector": bug})
 
     found = [r.ok for r in run(contract, only={sentence})]
