@@ -34,6 +34,7 @@ class Execution:
         self.job = job
         self.keeper = keeper
         self.first_run = first_run
+        self.kept_back = False  # did this execution deliver a plan without its removals, as a person decided
         self.state, self.settings, self.tell = means.state, means.settings, means.observer
         self.cause = f"{means.trigger}: {means.actor}"
         self.running = Running(means, job, keeper)
@@ -147,6 +148,7 @@ class Execution:
                 ops &= {Op.REMOVE}  # what was rejected a moment ago is not tried again at once
             plan = self._made(difference, ops)
             if _only_removals_held(plan) and plan.counts.add + plan.counts.update > 0:
+                self.kept_back |= any(v.guardrail == "kept_back" for v in plan.verdicts)
                 additions = self._made(difference, ops - {Op.REMOVE}, kept_back=plan.counts.remove)
         if additions is not None:
             sent = self.running.carry_out(additions, ops - {Op.REMOVE})
@@ -159,6 +161,7 @@ class Execution:
         """A plan that no guardrail holds, or that a person decided on."""
         if plan.status is not PlanStatus.APPROVED_WITHOUT_REMOVALS or not plan.counts.remove:
             return self.running.carry_out(plan, ops)
+        self.kept_back = True
         sent = self.running.carry_out(plan, ops - {Op.REMOVE})
         if plan.kind is PlanKind.DIFF or sent.code:
             return self._then_rest(sent, ops)
@@ -175,7 +178,7 @@ class Execution:
         return observe(self.state, self.settings, self.job, self.cause)
 
     def _planner(self) -> Planner:
-        return Planner(self.state, self.settings, self.job, first_run=self.first_run)
+        return Planner(self.state, self.settings, self.job, first_run=self.first_run, kept_back=self.kept_back)
 
     def _difference(self, seen: Observed) -> Difference:
         self.tell.phase(self.job.name, "diff", f"{seen.refresh.rows:,} rows")

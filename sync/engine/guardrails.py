@@ -39,6 +39,7 @@ class Facts:
     definition_moved: str  # what of a protected cohort's definition moved; empty: nothing
     now: float
     kind: PlanKind = PlanKind.DIFF
+    kept_back: bool = False  # did a person approve a plan without its removals, and nobody decide on those since
 
     @property
     def limits(self) -> GuardrailLimits:
@@ -213,6 +214,14 @@ def protected_cohort(facts: Facts) -> Verdict | None:
     )
 
 
+def kept_back(facts: Facts) -> Verdict | None:
+    """Removals that a person kept back wait for another decision, whatever held the plan they were in."""
+    if not facts.kept_back or not facts.counts.remove:
+        return None
+    message = f"a person kept the removals back: {facts.counts.remove:,} wait for another decision"
+    return Verdict("kept_back", _HOLD_REMOVALS, 0, facts.counts.remove, message)
+
+
 GUARDRAILS: tuple[Guardrail, ...] = (
     source_empty,
     source_shrunk,
@@ -228,6 +237,7 @@ GUARDRAILS: tuple[Guardrail, ...] = (
     fingerprint_function,
     first_run,
     protected_cohort,
+    kept_back,
 )
 
 

@@ -45,11 +45,20 @@ class Difference:
 class Planner:
     """Makes plans of one sync, from one observation each."""
 
-    def __init__(self, state: StateReader, settings: EngineSettings, job: SyncJob, *, first_run: bool) -> None:
+    def __init__(
+        self,
+        state: StateReader,
+        settings: EngineSettings,
+        job: SyncJob,
+        *,
+        first_run: bool,
+        kept_back: bool = False,
+    ) -> None:
         self.state = state
         self.settings = settings
         self.job = job
         self.first_run_allowed = first_run
+        self.kept_back = kept_back  # has a person just approved a plan without its removals
         self.now = state.now()
 
     def difference(self, seen: Observed) -> Difference:
@@ -195,7 +204,13 @@ class Planner:
             same_function=seen.same_function,
             definition_moved=self._moved(),
             now=self.now,
+            kept_back=self.kept_back or self._waits_kept_back(),
         )
+
+    def _waits_kept_back(self) -> bool:
+        """Do removals wait that a person kept back: no later plan is to carry them past that decision."""
+        held = [p for p in self.state.plans(self.job.name, PlanStatus.HELD) if p.expires_at > self.now]
+        return any(v.guardrail == "kept_back" for p in held if p.kind is PlanKind.DIFF for v in p.verdicts)
 
     def objections(self, seen: Observed, plan: Plan) -> str:
         """What would hold a plan now that did not when it was made or decided on; empty where nothing would."""

@@ -47,17 +47,17 @@ def propose(
     origin: str = "",
     *,
     counts: Counts | None = None,
-    held: bool = False,
+    kept_back: bool = False,
 ) -> Plan:
     """Freeze the rows of a SELECT (see `freeze_changes`), judge them and bind them to the members.
 
-    `counts` has what the rows do not tell; `held` keeps the plan for a decision whatever the guardrails say.
+    `counts` has what the rows do not tell; `kept_back` removals wait for a decision whatever else is said of them.
     Nothing is written to the ledger.
     """
     state, settings, job = ground.state, ground.settings, ground.job
     frozen = freeze_changes(ground.connection, settings, job, select)
     counts = with_counts(counts or Counts(members=ground.generation.members), frozen)
-    verdicts = _judged(ground, kind, counts, frozen.file)
+    verdicts = _judged(ground, kind, counts, frozen.file, kept_back=kept_back)
     return make_plan(
         settings,
         job,
@@ -66,7 +66,7 @@ def propose(
         ground.generation.number,
         counts,
         verdicts,
-        status=PlanStatus.HELD if held or answer(verdicts) in HOLDS else PlanStatus.READY,
+        status=PlanStatus.HELD if answer(verdicts) in HOLDS else PlanStatus.READY,
         inputs=inputs_digest(job, ground.generation.number, "", [str(kind), origin, frozen.sha256]),
         needs=2 if any(v.guardrail == "protected_cohort" for v in verdicts) else 1,
         now=state.now(),
@@ -88,7 +88,7 @@ def rest_of(state: StateReader, settings: EngineSettings, job: SyncJob, plan: Pl
     with _opened(state, settings, job) as ground:
         file = source(ground.connection, path)
         select = f"SELECT * EXCLUDE (row) FROM {file} WHERE op = {literal(Op.REMOVE)}"
-        return propose(ground, select, plan.kind, plan.origin, held=True)
+        return propose(ground, select, plan.kind, plan.origin, kept_back=True)
 
 
 @contextmanager
@@ -98,7 +98,9 @@ def _opened(state: StateReader, settings: EngineSettings, job: SyncJob) -> Itera
         yield Ground(state, settings, job, connection, state.generation(job.name))
 
 
-def _judged(ground: Ground, kind: PlanKind, counts: Counts, file: str) -> tuple[Verdict, ...]:
+def _judged(
+    ground: Ground, kind: PlanKind, counts: Counts, file: str, *, kept_back: bool = False
+) -> tuple[Verdict, ...]:
     state, job, now = ground.state, ground.job, ground.state.now()
     turned = nulled(ground.connection, ground.settings, file, ground.generation) if counts.update else {}
     return judge(
@@ -115,6 +117,7 @@ def _judged(ground: Ground, kind: PlanKind, counts: Counts, file: str) -> tuple[
             definition_moved="",
             now=now,
             kind=kind,
+            kept_back=kept_back,
         )
     )
 

@@ -42,7 +42,7 @@ def made(world: World, select: str, kind: PlanKind = PlanKind.REPAIR, origin: st
     """A plan of a SELECT over the members."""
     generation = world.ledger.generation(SYNC)
     with closing(open_database(world.settings)) as connection:
-        members = relation(folder_of(world.settings.folder, SYNC), generation, ["email"])
+        members = relation(connection, folder_of(world.settings.folder, SYNC), generation, ["email"])
         connection.execute(f"CREATE TEMP TABLE members AS SELECT * FROM ({members}) ORDER BY key")
         ground = Ground(world.ledger, world.settings, world.job, connection, generation)
         return propose(ground, select, kind, origin)
@@ -163,7 +163,7 @@ def test_a_protected_cohort_that_a_proposal_would_empty_needs_two_persons(settle
     cohort = job.cohort.model_copy(update={"protected": True})
     generation = settled.ledger.generation(SYNC)
     with closing(open_database(settled.settings)) as connection:
-        members = relation(folder_of(settled.settings.folder, SYNC), generation, ["email"])
+        members = relation(connection, folder_of(settled.settings.folder, SYNC), generation, ["email"])
         ground = Ground(settled.ledger, settled.settings, replace(job, cohort=cohort), connection, generation)
         plan = propose(ground, f"SELECT '{Op.REMOVE}' AS op, key, \"id.email\" FROM ({members})", PlanKind.REPAIR)
 

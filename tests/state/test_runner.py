@@ -129,6 +129,27 @@ def test_approved_without_removals_sends_the_rest_and_holds_the_removals(careful
     assert (careful.run().status, careful.in_step) == ("completed", True)
 
 
+def test_removals_that_a_person_kept_back_wait_though_no_limit_holds_them(world: World) -> None:
+    world.people(40).run()
+    world.desk.forget()
+    world.sql("DELETE FROM vips WHERE id < 3", "UPDATE vips SET name = NULL WHERE id > 5")
+    held = world.run()
+    assert [v.guardrail for v in held.held] == ["nulled"]
+    approve(world, held, Decision.APPROVE_WITHOUT_REMOVALS)
+
+    first = world.run()
+    world.sql("INSERT INTO vips VALUES (99, 'p99@x.example', 'New', 1)")
+    second = world.run()
+    third = world.run()
+
+    assert all(Op.REMOVE not in push.ops for push in world.desk.pushes)
+    for report, applied in ((first, 34), (second, 1), (third, 0)):
+        assert (report.status, report.applied, report.counts.remove) == ("held", applied, 3)
+        assert [v.guardrail for v in report.held] == ["kept_back"]
+    approve(world, third)
+    assert (world.run().applied, world.in_step) == (3, True)
+
+
 def test_a_rejected_plan_is_made_again_and_held_again(careful: World) -> None:
     first = careful.run()
     approve(careful, first, Decision.REJECT)

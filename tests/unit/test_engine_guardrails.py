@@ -193,6 +193,7 @@ def test_a_rule_has_the_name_of_its_verdict() -> None:
         spec=replace(SPEC, irreversible=frozenset(Op)),
         cohort={"protected": True, "refresh": {"stale_after": 1}, "expect": {"rows": {"max": 10}, "drift_pct": 1}},
     )  # fmt: skip
+    everything = replace(everything, kept_back=True)
     silent = {rule.__name__ for rule in GUARDRAILS if rule(everything) is None}
     assert silent == {"source_empty", "first_run"}
     assert all(v.guardrail == rule.__name__ for rule in GUARDRAILS if (v := rule(everything)))
