@@ -45,9 +45,13 @@ def command(options: Options, plan: str, reason: str, no_removals: bool, later: 
 def decide(session: Session, name: str, decision: Decision, reason: str) -> Plan:
     """Keep this person's decision on a plan; raises `DecisionError` where it cannot be decided on."""
     from sync.engine.approvals import decide as keep
+    from sync.engine.approvals import refuse_damaged, refuse_unfit
 
     plan = session.plan(name)
     job = session.job(plan.sync)
+    if decision is not Decision.REJECT:
+        refuse_unfit(plan, session.ledger.now())
+        refuse_damaged(session.ledger, session.engine, plan, session.actor)
     return keep(session.ledger, job, plan, decision, session.actor, reason)
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sync.errors import StateError, UsageError
+from sync.errors import Corrupt, StateError, UsageError
+from sync.state import mark
 from sync.state.nouns import Event, Generation, Lease
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ __all__ = ["forget", "take_over"]
 def forget(session: Session, sync: str, members: int, reason: str) -> int:
     """Name an empty generation as the current one; returns how many members were forgotten.
 
-    Raises `UsageError` where `members` is not the number there is.
+    Raises `UsageError` where `members` is not the number there is, and `StateError` (HG330) where an interrupted
+    run can still be finished.
     """
-    with _leased(session, sync) as lease:
+    with _leased(session, sync, unless_damaged=True) as lease:
         before = session.ledger.generation(sync)
         if members != before.members:
             raise UsageError(
@@ -31,6 +33,7 @@ def forget(session: Session, sync: str, members: int, reason: str) -> int:
         after = Generation(sync=sync, number=before.number + 1, members=0, at=session.ledger.now())
         event = Event(session.actor, "state.reset", sync, {"members": before.members, "reason": reason})
         session.ledger.reset(lease, after, [event])
+        mark.erase(session.engine.folder, sync)
     return before.members
 
 
@@ -71,14 +74,14 @@ def take_over(session: Session, old: str, new: SyncJob, reason: str) -> int:
 
 
 @contextmanager
-def _leased(session: Session, sync: str) -> Iterator[Lease]:
-    """Hold the sync, so that no run is under way; an interrupted run must be finished first."""
+def _leased(session: Session, sync: str, *, unless_damaged: bool = False) -> Iterator[Lease]:
+    """Hold the sync, so that no run is under way; an interrupted run must be finished first, if it can be."""
     from sync.state.holder import me
 
     ledger = session.ledger
     lease = ledger.acquire(sync, me(), session.engine.lease_ttl)
     try:
-        if ledger.open_run(sync) is not None:
+        if ledger.open_run(sync) is not None and not (unless_damaged and _beyond_repair(session, sync)):
             raise StateError(
                 f"a run of {sync} was interrupted while it was sending",
                 code="HG330",
@@ -87,3 +90,18 @@ def _leased(session: Session, sync: str) -> Iterator[Lease]:
         yield lease
     finally:
         ledger.release(lease)
+
+
+def _beyond_repair(session: Session, sync: str) -> bool:
+    """Can the interrupted run not be finished any more, for files that it needs are damaged."""
+    from sync.engine.trust import whole
+
+    run = session.ledger.open_run(sync)
+    plan = session.ledger.plan(run.plan) if run is not None and run.plan is not None else None
+    if run is None or plan is None:
+        return True
+    try:
+        whole(session.ledger, session.engine, plan, run)
+    except Corrupt:
+        return True
+    return False

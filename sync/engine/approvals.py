@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sync.durations import format_duration
-from sync.engine.job import SyncJob
-from sync.errors import DecisionError
+from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.plan import verify_file
+from sync.errors import Corrupt, DecisionError
 from sync.sdk.nouns import Delivery
 from sync.state.base import State, StateReader
 from sync.state.nouns import Approval, Decision, Event, Plan, PlanStatus
 
-__all__ = ["decide", "find_plan", "moved", "refuse_unfit"]
+__all__ = ["decide", "find_plan", "moved", "refuse_damaged", "refuse_unfit"]
 
 _DECIDED = {
     PlanStatus.REJECTED: "was rejected",
@@ -63,6 +66,19 @@ def refuse_unfit(plan: Plan, now: float) -> None:
             code="HG503",
             fix=f"make a new one: headgate plan {plan.sync}",
         )
+
+
+def refuse_damaged(state: State, settings: EngineSettings, plan: Plan, actor: str) -> Path:
+    """The file of a plan that nothing was sent of yet; where it is not what was judged, the plan is void.
+
+    Raises `Corrupt`. The next plan of the sync is made anew, and asks for a decision anew.
+    """
+    try:
+        return verify_file(settings, plan)
+    except Corrupt:
+        why = "its file is missing or was altered"
+        state.set_plan(plan.id, PlanStatus.VOID, why, [Event(actor, "plan.void", plan.id, {"why": why})])
+        raise
 
 
 def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: str, reason: str) -> Plan:

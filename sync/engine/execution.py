@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from sync.engine.approvals import find_plan, moved, refuse_unfit
+from sync.engine.approvals import find_plan, moved, refuse_damaged, refuse_unfit
 from sync.engine.audience import Audience
 from sync.engine.guardrails import answer
 from sync.engine.job import SyncJob
@@ -18,6 +18,7 @@ from sync.engine.proposal import judged_again, rest_of
 from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_rest
 from sync.engine.running import Means, Running
+from sync.engine.trust import refuse_older_ledger
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
 from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, RunStatus, VerdictAnswer
@@ -44,6 +45,7 @@ class Execution:
 
     def plan_only(self) -> SyncReport:
         """Make and keep a plan of everything there is to change."""
+        refuse_older_ledger(self.state, self.settings, self.job.name)
         self._refuse_open_run()
         with self._observed() as seen:
             difference = self._difference(seen)
@@ -55,6 +57,7 @@ class Execution:
 
     def verify(self, samples: int, *, repair: str = "") -> Verified:
         """Compare the destination's audience with the members; a reason to `repair` makes a plan that does."""
+        refuse_older_ledger(self.state, self.settings, self.job.name)
         self._refuse_open_run()
         self.tell.phase(self.job.name, "compare")
         means = self.running.means
@@ -90,6 +93,7 @@ class Execution:
         """Finish what was interrupted; then deliver a decided plan, or what a fresh one allows."""
         every = permitted(self.job)
         ops = every if only is None else every & frozenset(only)
+        refuse_older_ledger(self.state, self.settings, self.job.name)
         resumed = self.running.resume()
         if resumed is not None and resumed.code:
             return resumed
@@ -104,6 +108,7 @@ class Execution:
         refuse_unfit(plan, self.state.now())
         if plan.status is PlanStatus.HELD:
             return self._of_plan("held", plan)
+        self._refuse_damaged(plan)
         what = self._unfit(plan)
         if what:
             self._void(plan, what)
@@ -201,6 +206,7 @@ class Execution:
         planner = self._planner()
         waiting = held_again(self.state, planner.inputs(difference.seen, ops), self.job.name, planner.now)
         if waiting is not None:
+            self._refuse_damaged(waiting)
             return waiting
         self.tell.phase(self.job.name, "guard", f"{difference.diff.changes:,} changes")
         plan = planner.plan(difference, ops, kept_back=kept_back)
@@ -233,6 +239,9 @@ class Execution:
 
     def _void(self, plan: Plan, why: str) -> None:
         self.state.set_plan(plan.id, PlanStatus.VOID, why, [self.running.event("plan.void", plan.id, why=why)])
+
+    def _refuse_damaged(self, plan: Plan) -> None:
+        refuse_damaged(self.state, self.settings, plan, self.running.means.actor)
 
     def _settle_rejected(self, difference: Difference) -> None:
         if difference.settled:

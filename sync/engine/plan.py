@@ -300,7 +300,7 @@ def verify_file(settings: EngineSettings, plan: Plan) -> Path:
     if not path.is_file() or digest_file(path) != plan.file_sha256:
         raise Corrupt(
             f"the file of plan {plan.id} is missing or was altered; nothing is sent on a doubt",
-            fix=f"restore it from a backup, or give the plan up: headgate reject {plan.id} --reason ...",
+            fix=f"look at the disk of the state folder; then make a new plan: headgate plan {plan.sync}",
         )
     return path
 

@@ -6,6 +6,7 @@ import threading
 import uuid
 from dataclasses import dataclass, replace
 
+from sync.engine.approvals import refuse_damaged
 from sync.engine.batches import PlanFile, cut
 from sync.engine.delivery import deliver
 from sync.engine.dispatch import Dispatch, Halt
@@ -17,8 +18,10 @@ from sync.engine.plan import verify_file
 from sync.engine.report import Observer, SyncReport
 from sync.engine.settle import settlement
 from sync.engine.tally import Tally
+from sync.engine.trust import refuse_little_room, whole
 from sync.errors import HeadgateError
 from sync.sdk.nouns import Op
+from sync.state import mark
 from sync.state.base import State
 from sync.state.nouns import BatchState, Event, Plan, PlanKind, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
 
@@ -50,14 +53,16 @@ class Running:
 
     def carry_out(self, plan: Plan, ops: frozenset[Op]) -> SyncReport:
         """Open a run of these ops of a plan that may be delivered, and deliver it."""
-        settings = self.means.settings
+        state, settings = self.means.state, self.means.settings
+        path = refuse_damaged(state, settings, plan, self.means.actor)
+        refuse_little_room(settings, path, state.generation(self.job.name))
         approved = plan.status is PlanStatus.APPROVED
         run = self.new_run(plan.id, RunStatus.SENDING, ops, approved=approved)
-        with PlanFile(settings, verify_file(settings, plan)) as file:
+        with PlanFile(settings, path) as file:
             # A whole audience in which nothing changed is not sent for the sake of invalid rows.
             batches = cut(run.id, file, self.job, ops) if _planned(plan, ops) else []
             event = self.event("run.started", run.id, plan=plan.id, batches=len(batches))
-            self.means.state.open(self.keeper.lease, run, batches, [event])
+            state.open(self.keeper.lease, run, batches, [event])
             return self._deliver(plan, run, file)
 
     def resume(self) -> SyncReport | None:
@@ -70,8 +75,10 @@ class Running:
         if plan is None:
             raise HeadgateError(f"the plan of run {run.id} is not in the ledger", code="HG303")
         self.means.observer.note(self.job.name, f"run {run.id} was interrupted; it is finished first")
+        path = whole(state, settings, plan, run)
+        refuse_little_room(settings, path, state.generation(self.job.name))
         state.set_run(self.keeper.lease, run.id, RunStatus.SENDING)
-        with PlanFile(settings, verify_file(settings, plan)) as file:
+        with PlanFile(settings, path) as file:
             if self._outdated(plan, run):
                 return self._give_up(plan, run)
             return replace(self._deliver(plan, run, file), resumed=run.id)
@@ -102,6 +109,7 @@ class Running:
 
     def _deliver(self, plan: Plan, run: Run, file: PlanFile) -> SyncReport:
         means = self.means
+        mark.put(means.settings.folder, self.job.name, run.id)  # before the first byte
         tally = Tally(planned=_planned(plan, run.ops))
         means.observer.phase(self.job.name, "deliver", f"{tally.planned:,} records")
         dispatch = Dispatch(

@@ -1,0 +1,76 @@
+"""Whether the state may be sent on: no older ledger, an open run that can be finished, a disk with room."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sync.engine.job import EngineSettings
+from sync.engine.plan import verify_file
+from sync.errors import Corrupt, StateError
+from sync.state import mark
+from sync.state.base import StateReader
+from sync.state.members import folder_of, verify
+from sync.state.nouns import Generation, Plan, Run
+
+__all__ = ["ROOM", "refuse_little_room", "refuse_older_ledger", "room_for", "whole"]
+
+ROOM = 16 << 20
+"""Bytes that the ledger, its log and the audit log's checkpoints may need during a run."""
+
+
+def refuse_older_ledger(state: StateReader, settings: EngineSettings, sync: str) -> None:
+    """Raise `Corrupt` (HG304) where a run sent something that the ledger does not know."""
+    run = mark.marked(settings.folder, sync)
+    if run is None or state.run(run) is not None:
+        return
+    raise Corrupt(
+        f"the ledger is older than what was sent: it does not know run {run} of '{sync}'; "
+        "nothing is sent on a doubt",
+        code="HG304",
+        fix="bring the newer ledger.db back, with its ledger.db-wal; or, if it is lost, start again: "
+        + _reset(sync, state.generation(sync)),
+    )
+
+
+def whole(state: StateReader, settings: EngineSettings, plan: Plan, run: Run) -> Path:
+    """The plan file of a run that was interrupted, where run and members are such that it can be finished.
+
+    Raises `Corrupt` before anything is sent of it.
+    """
+    generation = state.generation(run.sync)
+    verify(folder_of(settings.folder, run.sync), generation)
+    try:
+        return verify_file(settings, plan)
+    except Corrupt as error:
+        raise Corrupt(
+            f"run {run.id} was interrupted while it was sending and cannot be finished: {error.message}",
+            fix="restore the state folder from a backup, or start again: " + _reset(run.sync, generation),
+        ) from error
+
+
+def _reset(sync: str, generation: Generation) -> str:
+    return f"headgate state reset {sync} --members {generation.members} --reason ..."
+
+
+def room_for(settings: EngineSettings, file: Path, generation: Generation) -> int:
+    """Bytes that a run may write: copies of the plan (members, rejected records) and the members written anew."""
+    folder = folder_of(settings.folder, generation.sync)
+    files = [folder / name for name in (generation.base, generation.delta) if name is not None]
+    return 2 * file.stat().st_size + sum(f.stat().st_size for f in files if f.is_file()) + ROOM
+
+
+def refuse_little_room(settings: EngineSettings, file: Path, generation: Generation) -> None:
+    """Raise `StateError` (HG344) where the disk could fill up in the middle of the run."""
+    needed, free = room_for(settings, file, generation), shutil.disk_usage(settings.folder).free
+    if free < needed:
+        raise StateError(
+            f"the state folder's disk has {_mib(free)} free and a run of this plan may need {_mib(needed)}; "
+            "nothing was sent",
+            code="HG344",
+            fix=f"free space on the disk of {settings.folder}, then run again",
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
