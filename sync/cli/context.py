@@ -80,6 +80,7 @@ class Session:
 
         _log(self.options)
         self.audit.ready()
+        self.ledger.check()
         return Runner(self.ledger, self.engine, actor=self.actor, trigger=trigger, observer=observer, stop=stop)
 
     def plan(self, name: str) -> Plan:

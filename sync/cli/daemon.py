@@ -41,6 +41,7 @@ def command(options: Options, workers: int, once: bool) -> int:
         def runner(trigger: str, actor: str) -> Runner:
             return Runner(session.ledger, session.engine, actor=actor, trigger=trigger, **shared)
 
+        session.ledger.check()
         daemon = Daemon(
             lambda: _load(session),
             session.ledger,

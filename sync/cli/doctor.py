@@ -107,7 +107,8 @@ def _guard(name: str, check: Callable[[], Check]) -> Check:
 
 
 def _state(session: Session) -> Iterator[Check]:
-    yield _guard("ledger", lambda: _ledger(session))
+    ledger = _guard("ledger", lambda: _ledger(session))
+    yield ledger
     folder = session.engine.folder
     if folder.is_dir():
         yield permissions(folder)
@@ -116,7 +117,21 @@ def _state(session: Session) -> Iterator[Check]:
         yield Check(
             "disk", free > _LOW_DISK // 16, message, "make room" if free < _LOW_DISK else "", free < _LOW_DISK
         )
-    yield _guard("audit log", lambda: _audit(session))
+    if ledger.ok:
+        yield from _every("state files", lambda: _files(session))
+        yield _guard("audit log", lambda: _audit(session))
+
+
+def _every(name: str, checks: Callable[[], Iterator[Check]]) -> list[Check]:
+    """Checks of one name; an error of all of them is their finding."""
+    found: list[Check] = []
+
+    def gather() -> Check:
+        found.extend(checks())
+        return Check(name, True, "")
+
+    ended = _guard(name, gather)
+    return found if ended.ok else [*found, ended]
 
 
 def permissions(folder: Path) -> Check:
@@ -129,8 +144,20 @@ def permissions(folder: Path) -> Check:
     return Check("state folder", True, f"{folder}, for its owner only")
 
 
+def _files(session: Session) -> Iterator[Check]:
+    """Are members and plans what the ledger recorded?"""
+    from sync.engine.trust import damages
+
+    jobs = session.project.jobs(names=(), select=(), exclude=(), disabled=True)
+    found = [error for job in jobs for error in damages(session.ledger, session.engine, job.name)]
+    for error in found:
+        yield Check("state files", False, f"{error.message} [{error.code}]", error.fix)
+    if not found:
+        yield Check("state files", True, "members and plans are what the ledger recorded")
+
+
 def _ledger(session: Session) -> Check:
-    session.ledger.now()
+    session.ledger.check(thorough=True)
     return Check("ledger", True, f"{session.engine.folder / 'ledger.db'}")
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from sync.engine.job import EngineSettings
 from sync.engine.plan import verify_file
-from sync.errors import Corrupt, StateError
+from sync.errors import Corrupt, HeadgateError, StateError
 from sync.state import mark
 from sync.state.base import StateReader
 from sync.state.members import folder_of, verify
-from sync.state.nouns import Generation, Plan, Run
+from sync.state.nouns import Generation, Plan, PlanStatus, Run
 
-__all__ = ["ROOM", "refuse_little_room", "refuse_older_ledger", "room_for", "whole"]
+__all__ = ["ROOM", "damages", "refuse_little_room", "refuse_older_ledger", "room_for", "whole"]
 
 ROOM = 16 << 20
 """Bytes that the ledger, its log and the audit log's checkpoints may need during a run."""
@@ -47,6 +49,25 @@ def whole(state: StateReader, settings: EngineSettings, plan: Plan, run: Run) ->
             f"run {run.id} was interrupted while it was sending and cannot be finished: {error.message}",
             fix="restore the state folder from a backup, or start again: " + _reset(run.sync, generation),
         ) from error
+
+
+def damages(state: StateReader, settings: EngineSettings, sync: str) -> Iterator[HeadgateError]:
+    """What of a sync's state is not what the ledger recorded: the current members and the plans still needed."""
+    checks: list[Callable[[], object]] = [
+        partial(refuse_older_ledger, state, settings, sync),
+        lambda: verify(folder_of(settings.folder, sync), state.generation(sync)),
+    ]
+    run = state.open_run(sync)
+    plan = state.plan(run.plan) if run is not None and run.plan is not None else None
+    if run is not None and plan is not None:
+        checks.append(partial(whole, state, settings, plan, run))
+    waiting = state.plans(sync, PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
+    checks += [partial(verify_file, settings, one) for one in waiting if plan is None or one.id != plan.id]
+    for check in checks:
+        try:
+            check()
+        except HeadgateError as error:
+            yield error
 
 
 def _reset(sync: str, generation: Generation) -> str:

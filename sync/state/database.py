@@ -114,6 +114,14 @@ class Database:
         with self._lock, self._translated(), self._writer.begin():
             yield self._writer
 
+    def check(self, *, thorough: bool = False) -> None:
+        """Read the whole file; raises `Corrupt` where it is damaged. `thorough` checks the indexes too."""
+        with self.read() as connection:
+            pragma = "integrity_check" if thorough else "quick_check"
+            found = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA {pragma}(1)").all()]
+        if found != ["ok"]:
+            raise _damaged(self.path, pragma)
+
     def close(self) -> None:
         """Close every connection; harmless when repeated."""
         with self._lock:
@@ -132,6 +140,8 @@ class Database:
     def _sentence(self, error: BaseException | None) -> HeadgateError:
         code = getattr(error, "sqlite_errorcode", None)
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        if code is None and "UTF-8" in str(error):  # its message quotes the row
+            return _damaged(self.path, "a row is not text")
         if code is None or code & 0xFF not in _REASONS:
             return StateError(
                 f"the ledger {self.path} refused what headgate asked of it ({name}: {error})",
@@ -140,6 +150,12 @@ class Database:
         ours, what, fix = _REASONS[code & 0xFF]
         kind = Corrupt if ours == "HG315" else StateError
         return kind(f"the ledger {self.path} {what} ({name})", code=ours, fix=fix.replace("FILE", str(self.path)))
+
+
+def _damaged(path: Path, what: str) -> Corrupt:
+    """The error of a ledger whose content is not what was written to it; `what` holds nothing of a row."""
+    _, is_, fix = _REASONS[sqlite3.SQLITE_CORRUPT]
+    return Corrupt(f"the ledger {path} {is_} ({what})", code="HG315", fix=fix)
 
 
 def _check_library() -> None:

@@ -54,6 +54,10 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
         """The database file."""
         return self._db.path
 
+    def check(self, *, thorough: bool = False) -> None:
+        """Raises `Corrupt` (HG315) where the file is damaged; see `Database.check`."""
+        self._db.check(thorough=thorough)
+
     def close(self) -> None:
         """Close the file; harmless when repeated."""
         self._db.close()

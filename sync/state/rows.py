@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import Row
 
+from sync.errors import Corrupt
 from sync.sdk.nouns import Job, Op, Receipt, Status
 from sync.state.nouns import (
     Approval,
@@ -34,6 +35,25 @@ from sync.state.nouns import (
 )
 
 AnyRow = Row[Any]
+T = TypeVar("T")
+
+
+def _sound(read: Callable[[AnyRow], T]) -> Callable[[AnyRow], T]:
+    """A row that holds what was never written to it is damage; what it holds is not repeated."""
+
+    @wraps(read)
+    def reading(row: AnyRow) -> T:
+        try:
+            return read(row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Corrupt(
+                f"the ledger is damaged: a row of its table `{read.__name__}` is not what was written",
+                code="HG315",
+                fix="stop every headgate process, keep a copy of the file with its -wal, and restore the newest "
+                "backup; nothing is sent before that",
+            ) from error
+
+    return reading
 
 
 def to_json(value: Any) -> str:
@@ -99,12 +119,14 @@ def _fields(row: AnyRow, *without: str) -> dict[str, Any]:
     return {name: value for name, value in row._mapping.items() if name not in without}
 
 
+@_sound
 def refresh(row: AnyRow) -> Refresh:
     """A refresh."""
     plain = _fields(row, "seq")
     return Refresh(**plain | {"nulls": json.loads(plain["nulls"])})
 
 
+@_sound
 def generation(row: AnyRow) -> Generation:
     """A generation."""
     plain = _fields(row)
@@ -117,6 +139,7 @@ def _verdict(plain: dict[str, Any]) -> Verdict:
     return Verdict(**plain | {"answer": VerdictAnswer(plain["answer"])})
 
 
+@_sound
 def plan(row: AnyRow) -> Plan:
     """A plan."""
     plain = _fields(row, "seq", "round")
@@ -127,12 +150,14 @@ def plan(row: AnyRow) -> Plan:
     return Plan(**plain)
 
 
+@_sound
 def approval(row: AnyRow) -> Approval:
     """An approval."""
     plain = _fields(row, "seq", "round")
     return Approval(**plain | {"decision": Decision(plain["decision"])})
 
 
+@_sound
 def run(row: AnyRow) -> Run:
     """A run."""
     plain = _fields(row, "seq", "removed")
@@ -143,22 +168,26 @@ def run(row: AnyRow) -> Run:
     return Run(**plain)
 
 
+@_sound
 def batch(row: AnyRow) -> BatchRow:
     """A batch; the row need not have `remote_ids`."""
     plain = _fields(row, "remote_ids")
     return BatchRow(**plain | {"state": BatchState(plain["state"]), "job": _job(plain["job"])})
 
 
+@_sound
 def attempt(row: AnyRow) -> Attempt:
     """An attempt."""
     return Attempt(**_fields(row, "sync", "settled"))
 
 
+@_sound
 def rejected(row: AnyRow) -> RejectedRecord:
     """A rejected record."""
     return RejectedRecord(**_fields(row))
 
 
+@_sound
 def request(row: AnyRow) -> RunRequest:
     """A run request."""
     return RunRequest(**_fields(row))
