@@ -23,6 +23,7 @@ from sync.errors import HeadgateError
 from sync.sdk.nouns import Op
 from sync.state import mark
 from sync.state.base import State
+from sync.state.members import folder_of, verify
 from sync.state.nouns import BatchState, Event, Plan, PlanKind, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
 
 __all__ = ["Means", "Running"]
@@ -55,6 +56,8 @@ class Running:
         """Open a run of these ops of a plan that may be delivered, and deliver it."""
         state, settings = self.means.state, self.means.settings
         path = refuse_damaged(state, settings, plan, self.means.actor)
+        if not plan.observed:  # else the members were read, and found whole, a moment ago
+            verify(folder_of(settings.folder, self.job.name), state.generation(self.job.name))
         refuse_little_room(settings, path, state.generation(self.job.name))
         approved = plan.status is PlanStatus.APPROVED
         run = self.new_run(plan.id, RunStatus.SENDING, ops, approved=approved)
