@@ -72,7 +72,9 @@ class BoundDestination:
         _map(self.connector.config_model, self.settings.options, (), note)
         yield from found
 
-    def connect(self, timeout: float, connections: int, before_request: Callable[[], None]) -> Connector[Any]:
+    def connect(
+        self, timeout: float, connections: int, before_request: Callable[[], float | None]
+    ) -> Connector[Any]:
         """A connector that can send; `timeout` limits one request, in seconds.
 
         `before_request` is called by the sending thread before each request.

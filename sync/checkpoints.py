@@ -32,6 +32,7 @@ from pathlib import Path
 
 from sync import signing
 from sync.errors import StateError
+from sync.faultpoints import reached
 
 __all__ = ["NOTHING", "Checkpoint", "Checkpoints", "Evidence", "Finding", "runs"]
 
@@ -130,8 +131,11 @@ class Checkpoints:
                 number, previous = (last.number + 1, last.digest) if last else (1, NOTHING)
                 note = Checkpoint(number, size, head, float(int(at)), previous)
                 signed = self._sign(note.text, first=last is None)
+                reached("checkpoint.signed")
                 _append(self.place / f"{_time(at)[:7]}.notes", signed)
+                reached("checkpoint.placed")
                 _append(self.folder / _COPY, signed)
+                reached("checkpoint.copied")
                 return note
         except OSError as error:
             raise StateError(
@@ -187,6 +191,7 @@ class Checkpoints:
         pinned = self.place / _PINNED
         mine = signing.verifier(_ORIGIN, key)
         if first and not pinned.exists():
+            reached("checkpoint.key")
             signing.create(pinned, mine.encode() + b"\n", 0o644)
         if pinned.exists() and pinned.read_text(errors="replace").strip() != mine:
             raise StateError(

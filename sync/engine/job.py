@@ -65,7 +65,8 @@ class SyncJob:
 
     `source` and `connect` open connections, so they are called late; both raise a `HeadgateError` that says
     what is missing. `connect` is given what the client calls before each request it sends (pacing and the send
-    guard are the engine's), and returns a connector whose client is authenticated, timed out and classified.
+    guard are the engine's; it says when the request has to be over), and returns a connector whose client is
+    authenticated, timed out and classified.
     """
 
     name: str
@@ -79,4 +80,4 @@ class SyncJob:
     mapping_digest: str  # of everything in the mapping that decides what is sent
     author: str  # who last changed the mapping, as git has it; empty where unknown
     source: Callable[[], Source]
-    connect: Callable[[Callable[[], None]], Connector[Any]]
+    connect: Callable[[Callable[[], float | None]], Connector[Any]]

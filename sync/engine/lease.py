@@ -58,13 +58,19 @@ class LeaseKeeper:
             raise Fenced(f"the lease of '{self._sync}' was never taken")
         return self._lease
 
-    def ensure(self, seconds: float) -> None:
-        """Make sure that the lease lasts for so many seconds; raises `Fenced` where it cannot."""
-        if not self._lost and boot_clock() + seconds < self.lease.deadline:
-            return
+    def ensure(self, seconds: float) -> float:
+        """Make sure that the lease lasts for so many seconds from the moment returned, by the boot clock.
+
+        Raises `Fenced` where it cannot.
+        """
+        looked = boot_clock()
+        if not self._lost and looked + seconds < self.lease.deadline:
+            return looked
         self.renew()
-        if boot_clock() + seconds >= self.lease.deadline:
+        looked = boot_clock()
+        if looked + seconds >= self.lease.deadline:
             raise Fenced(f"the lease of '{self._sync}' is too short for a request", fix="raise [engine] lease_ttl")
+        return looked
 
     def renew(self) -> None:
         """Hold it for its whole time again; raises `Fenced` where it was taken over."""

@@ -27,6 +27,7 @@ from sync.engine.compile import Compiled
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt
+from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Order
 from sync.state.members import digest_file, publish
 from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, Refresh, Verdict
@@ -141,7 +142,9 @@ def _write(
     write(connection, select, temporary, row_group_size=20480)
     sha256 = digest_file(temporary)
     final = folder / f"{sha256[:16]}.parquet"
+    reached("plan_file.written")
     publish(temporary, final)
+    reached("plan_file.named")
     written = connection.execute(f"SELECT op, count(*) FROM {source(connection, final)} GROUP BY op").fetchall()
     return Frozen(str(final.relative_to(settings.folder)), sha256, dict(written))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sync.engine.dispatch import Dispatch, Halt
 from sync.errors import AuthError, DestinationError, HeadgateError, ProtocolError, RequestError, Unavailable
+from sync.faultpoints import reached
 from sync.sdk.connector import Connector, Polls
 from sync.sdk.nouns import Batch, Job, Receipt
 from sync.state.nouns import Attempt, BatchRow, BatchState, RunStatus
@@ -89,6 +90,7 @@ class Poller:
         if row.job is None or not isinstance(self._connector, Polls):
             raise ProtocolError(f"connector '{self._connector.name}' gave a job and cannot poll")
         outcome = self._connector.poll(row.job, batch)
+        reached("poll.answered")
         if isinstance(outcome, Job):
             kept = replace(outcome, settled=_merged(row.job, outcome))
             self._state.keep_job(self._keeper.lease, attempt, kept)

@@ -26,6 +26,7 @@ from sync.errors import (
     RequestError,
     Unavailable,
 )
+from sync.faultpoints import reached
 from sync.sdk.connector import Connector, Polls
 from sync.sdk.nouns import Batch, Job, Status
 from sync.state.holder import boot_clock
@@ -78,21 +79,26 @@ class Sender:
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             self._dispatch.halt(error)
 
-    def before_request(self) -> None:
+    def before_request(self) -> float:
         """Called in the sending thread before each request of a push: its turn, and the guard.
 
-        The first request of a push has its turn already. One that is late is intended again.
+        The first request of a push has its turn already. One that is late is intended again. Returns when the
+        request has to be over, by the boot clock: counted from when the guard looked, so that a process frozen
+        right after it sends nothing under a lease that it lost meanwhile.
         """
         dispatch = self._dispatch
         push: _Push | None = getattr(self._local, "push", None)
         if (push is None or push.requests) and not dispatch.pacer.acquire(dispatch.wait):
             raise dispatch.stopped()
-        self._keeper.ensure(dispatch.lifetime)
-        while push is not None and boot_clock() > push.leave_until:
+        leaves = self._keeper.ensure(dispatch.lifetime)
+        while push is not None and leaves > push.leave_until:
             self._intend(push)
+            leaves = self._keeper.ensure(dispatch.lifetime)
         if push is not None:
             push.requests += 1
         dispatch.tally.request()
+        reached("request.leaving")
+        return leaves + dispatch.settings.request_timeout
 
     # --- tries --------------------------------------------------------------------------------------------
 
@@ -142,6 +148,7 @@ class Sender:
         self._local.push = push
         try:
             answer = self._answer(row, batch)
+            reached("request.answered")
         except Unavailable as error:
             self._unavailable(push, error)
             raise

@@ -16,6 +16,7 @@ from sync.engine.compile import PROBE
 from sync.engine.database import literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import StateError
+from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Status
 from sync.state.base import State
 from sync.state.members import fold, folder_of, publish
@@ -226,7 +227,9 @@ def _write_exceptions(
     final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = final.with_name(f".{run}-{os.getpid()}.tmp")
     write(connection, select, temporary)
+    reached("rejected_file.written")
     publish(temporary, final)
+    reached("rejected_file.named")
 
 
 def _settlement(

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
-from sync.sdk.wire import MAX_ANSWER, Transport, host_of, unreachable
+from sync.sdk.wire import MAX_ANSWER, OVER, Transport, host_of, unreachable
 
 if TYPE_CHECKING:
     from sync.sdk.connector import Config, Connector
@@ -80,7 +80,9 @@ class _Gate(httpx.BaseTransport):
         self._inner = inner
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self._client.before_request()
+        over = self._client.before_request()
+        if over is not None:
+            request.extensions = {**request.extensions, OVER: over}
         self._client.meter.count()
         return self._inner.handle_request(request)
 
@@ -92,7 +94,8 @@ class DestinationClient(httpx.Client):
     """An `httpx.Client` that raises the errors of `sync.errors`.
 
     `before_request` is called before each request is sent, those that fetch a token included, from the thread
-    that sends it; it may wait, and what it raises goes to the caller of `push`. It may be replaced at any
+    that sends it; it may wait, and what it raises goes to the caller of `push`. It may return when the request has
+    to be over, in seconds of the boot clock, where that can be sooner than the timeout. It may be replaced at any
     time. `meter` counts requests.
     """
 
@@ -101,7 +104,7 @@ class DestinationClient(httpx.Client):
         connector: type[Connector[Any]],
         *,
         transport: httpx.BaseTransport,
-        before_request: Callable[[], None] = _nothing,
+        before_request: Callable[[], float | None] = _nothing,
         **options: Any,
     ) -> None:
         super().__init__(transport=_Gate(self, transport), timeout=None, trust_env=False, **options)
@@ -130,7 +133,7 @@ def build_client(
     timeout: float,
     user_agent: str = "headgate",
     connections: int = 256,
-    before_request: Callable[[], None] = _nothing,
+    before_request: Callable[[], float | None] = _nothing,
     transport: httpx.BaseTransport | None = None,
 ) -> DestinationClient:
     """The client for one destination.

@@ -24,9 +24,10 @@ import httpx
 
 from sync.errors import DestinationError, ProtocolError, RequestError, Unavailable
 
-__all__ = ["MAX_ANSWER", "Transport", "host_of", "unreachable"]
+__all__ = ["MAX_ANSWER", "OVER", "Transport", "host_of", "unreachable"]
 
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of an answer's body, decoded
+OVER = "headgate.over"  # in a request's extensions: when it has to be over, where that is before its timeout
 _SLICE = 256 * 1024  # bytes handed to the kernel between two looks at the clock
 _IDLE = 15.0  # seconds a kept connection may be idle
 _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: close with a reset
@@ -199,7 +200,7 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """One request, one answer, read to its end."""
         failure: DestinationError
-        self._deadline.ends = _now() + self.timeout
+        self._deadline.ends = min(_now() + self.timeout, request.extensions.get(OVER, float("inf")))
         try:
             return self._exchange(request)
         except (

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, select, update
 
 from sync.durations import format_duration
 from sync.errors import Fenced, LeaseHeld
+from sync.faultpoints import durable
 from sync.state import tables
 from sync.state.base import State
 from sync.state.database import Database, upsert
@@ -63,6 +64,7 @@ class LeaseLedger(LedgerReader, State):
         super().__init__(database)
         self._append = record
 
+    @durable
     def acquire(self, sync: str, holder: str, ttl: float, *, dead: str | None = None) -> Lease:
         """Take the lease for `ttl` seconds and raise its epoch, or raise `LeaseHeld`."""
         believed = boot_clock() + ttl  # before the statement: we may believe it for less time, never for more
@@ -78,6 +80,7 @@ class LeaseLedger(LedgerReader, State):
                 )
         return Lease(sync, holder, taken.epoch, taken.expires, believed)
 
+    @durable
     def renew(self, lease: Lease, ttl: float) -> Lease:
         """Hold it for `ttl` seconds from now; raises `Fenced` where it was taken over."""
         believed = boot_clock() + ttl
@@ -87,6 +90,7 @@ class LeaseLedger(LedgerReader, State):
                 raise fenced(lease)
         return Lease(lease.sync, lease.holder, lease.epoch, held.expires, believed)
 
+    @durable
     def release(self, lease: Lease) -> None:
         """Give it back; harmless where it was lost. Its epoch stays, so the next one is higher."""
         with self._db.write() as connection:

@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, update
 
+from sync.faultpoints import durable, reached
 from sync.state import rows, tables
 from sync.state.database import Database, upsert
 from sync.state.leases import Record
@@ -38,11 +39,13 @@ def open_ledger(path: Path, *, record: Record | None = None) -> Ledger:
     later version or not a ledger, and `Corrupt` where it is damaged.
     """
     database = Database(path)
+    reached("ledger.opened")
     try:
         migrate(database)
     except BaseException:
         database.close()
         raise
+    reached("ledger.migrated")
     return Ledger(database, record)
 
 
@@ -70,6 +73,7 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
     ) -> None:
         self.close()
 
+    @durable
     def set_rejected(
         self, sync: str, keys: Iterable[str], *, retry: bool, actor: str, reason: str, events: Sequence[Event] = ()
     ) -> int:
@@ -88,12 +92,14 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
             self._record(connection, events)
         return len(found)
 
+    @durable
     def request_run(self, request: RunRequest) -> bool:
         """Ask for a run; False where the slot was asked for before."""
         statement = upsert(tables.run_request).values(rows.values(request)).on_conflict_do_nothing()
         with self._db.write() as connection:
             return connection.execute(statement).rowcount == 1
 
+    @durable
     def take_request(self, sync: str, slot: str) -> bool:
         """Mark a request as taken; False where somebody took it."""
         table = tables.run_request
@@ -101,6 +107,7 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
         with self._db.write() as connection:
             return connection.execute(take.values(taken_at=NOW)).rowcount == 1
 
+    @durable
     def pause(self, name: str, reason: str | None, events: Sequence[Event] = ()) -> None:
         """Pause a sync or a `destination:NAME`; None resumes it."""
         table = tables.paused
@@ -110,6 +117,7 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
             connection.execute(delete(table).where(table.c.name == name) if reason is None else put)
             self._record(connection, events)
 
+    @durable
     def remember(self, lease: Lease, name: str, value: str) -> None:
         """Remember a fact about the lease's sync."""
         table = tables.note
@@ -118,6 +126,7 @@ class Ledger(PlanLedger, RunLedger, SettleLedger):
         with self._fenced(lease) as connection:
             connection.execute(put)
 
+    @durable
     def record(self, *events: Event) -> None:
         """Append to the audit log."""
         with self._db.write() as connection:

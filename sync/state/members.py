@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sync.errors import Corrupt
+from sync.faultpoints import reached
 from sync.state.nouns import Generation
 from sync.state.parquet import source, write
 
@@ -144,7 +145,9 @@ def _write(connection: duckdb.DuckDBPyConnection, folder: Path, stem: str, selec
     temporary = folder / f".{stem}-{os.getpid()}.tmp"
     write(connection, select, temporary)
     name = f"{stem}-{digest_file(temporary)[:8]}.parquet"
+    reached("members_file.written")
     publish(temporary, folder / name)
+    reached("members_file.named")
     return name
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, func, insert, select, update
 
 from sync.errors import DecisionError, StateError
+from sync.faultpoints import durable
 from sync.state import rows, tables
 from sync.state.leases import LeaseLedger
 from sync.state.nouns import Approval, Decision, Event, Lease, Plan, PlanStatus, Refresh
@@ -38,11 +39,13 @@ _NEXT_SEQ = select(func.coalesce(func.max(_plan.seq), 0) + 1).scalar_subquery()
 class PlanLedger(LeaseLedger):
     """Keeps what is observed, proposed and decided before anything is sent."""
 
+    @durable
     def add_refresh(self, lease: Lease, refresh: Refresh) -> None:
         """Keep an observation."""
         with self._fenced(lease) as connection:
             connection.execute(insert(tables.refresh).values(rows.values(refresh)))
 
+    @durable
     def add_plan(self, lease: Lease, plan: Plan, events: Sequence[Event] = ()) -> None:
         """Keep a plan; undecided plans of the same sync and kind become void.
 
@@ -68,6 +71,7 @@ class PlanLedger(LeaseLedger):
                 connection.execute(again.values({**rows.values(plan), "round": old.round + 1, "seq": _NEXT_SEQ}))
             self._record(connection, events)
 
+    @durable
     def set_plan(self, plan: str, status: PlanStatus, reason: str = "", events: Sequence[Event] = ()) -> None:
         """Move a plan to `void` or `expired`; a plan that is over already stays as it is, without the events."""
         if status not in (PlanStatus.VOID, PlanStatus.EXPIRED):
@@ -77,6 +81,7 @@ class PlanLedger(LeaseLedger):
             if connection.execute(move.values(status=status.value, reason=reason)).rowcount:
                 self._record(connection, events)
 
+    @durable
     def decide(self, approval: Approval, events: Sequence[Event] = ()) -> Plan:
         """Keep a decision on a held plan and return the plan as it stands then; see `State.decide`.
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, case, insert, select, update
 
 from sync.errors import StateError
+from sync.faultpoints import durable
 from sync.sdk.nouns import Job, Status
 from sync.state import rows, tables
 from sync.state.leases import LeaseLedger
@@ -99,6 +100,7 @@ def out_of_order(what: str) -> StateError:
 class RunLedger(LeaseLedger):
     """Keeps a run from its first intent to its last receipt."""
 
+    @durable
     def open(self, lease: Lease, run: Run, batches: Sequence[BatchRow], events: Sequence[Event] = ()) -> None:
         """Keep the run and all its batches before anything is sent; refused while the sync has an open run."""
         if run.sync != lease.sync or any(b.run != run.id for b in batches):
@@ -108,12 +110,14 @@ class RunLedger(LeaseLedger):
             _insert_batches(connection, batches)
             self._record(connection, events)
 
+    @durable
     def add_run(self, run: Run, events: Sequence[Event] = ()) -> None:
         """Keep a run that sends nothing."""
         with self._db.write() as connection:
             connection.execute(insert(tables.run), _run_values(run))
             self._record(connection, events)
 
+    @durable
     def set_run(self, lease: Lease, run: str, status: RunStatus) -> None:
         """Move an open run to `sending` or `waiting`; it also takes the lease's epoch."""
         with self._fenced(lease) as connection:
@@ -124,6 +128,7 @@ class RunLedger(LeaseLedger):
                     f"run {run} of {lease.sync} is not open, or {status.value} is not a step of one"
                 )
 
+    @durable
     def intend(self, lease: Lease, run: str, batch: int, alive_for: float) -> Attempt:
         """Commit, before the first byte, that a request is about to leave: to send the batch or to poll its job.
 
@@ -135,6 +140,7 @@ class RunLedger(LeaseLedger):
             made = connection.execute(_ATTEMPT, values).one()
         return Attempt(made.id, run, batch, lease.epoch, made.alive_until)
 
+    @durable
     def settle(self, lease: Lease, attempt: Attempt) -> None:
         """The destination answered this attempt, and nothing was applied.
 
@@ -144,6 +150,7 @@ class RunLedger(LeaseLedger):
             connection.execute(_SETTLE, {"this": attempt.id})
             connection.execute(_BACK, {"of": attempt.run, "at": attempt.batch})
 
+    @durable
     def acknowledge(self, lease: Lease, attempt: Attempt, outcomes: Outcomes) -> None:
         """Keep the answer, once; refused unless it speaks for every record of the batch exactly once."""
         said = Counter(status for _, _, _, status, _ in outcomes.exceptions)
@@ -168,12 +175,14 @@ class RunLedger(LeaseLedger):
             if exceptions:
                 connection.execute(_EXCEPTION, exceptions)
 
+    @durable
     def keep_job(self, lease: Lease, attempt: Attempt, job: Job) -> None:
         """The platform finishes this batch later, or said how far it is; the attempt is settled with it."""
         with self._fenced(lease) as connection:
             _step(connection, _KEEP_JOB, attempt.run, attempt.batch, "left to a job", {"job": rows.job_text(job)})
             connection.execute(_SETTLE, {"this": attempt.id})
 
+    @durable
     def split(self, lease: Lease, attempt: Attempt, children: Sequence[BatchRow]) -> None:
         """Replace a refused batch by smaller ones, which together have exactly its rows."""
         with self._fenced(lease) as connection:
@@ -185,6 +194,7 @@ class RunLedger(LeaseLedger):
             _insert_batches(connection, children)
             connection.execute(_SETTLE, {"this": attempt.id})
 
+    @durable
     def park(self, lease: Lease, run: str, batch: int) -> None:
         """Nobody can tell what became of this batch, and it must not be sent again: all of it is unknown.
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from sync.errors import Fenced
+from sync.faultpoints import durable
 from sync.sdk.nouns import Op
 from sync.state import rows, tables
 from sync.state.database import upsert
@@ -45,6 +46,7 @@ _ANSWERED = (
 class SettleLedger(LeaseLedger):
     """Ends runs, and names generations."""
 
+    @durable
     def finish(self, lease: Lease, run: str, settlement: Settlement) -> None:
         """End an open run: see `Settlement`.
 
@@ -83,11 +85,13 @@ class SettleLedger(LeaseLedger):
             ]
             connection.execute(_PUT_DIRTY, uncertain)
 
+    @durable
     def drop_rejected(self, lease: Lease, keys: Iterable[str]) -> None:
         """These keys of the lease's sync are in step with the source again."""
         with self._fenced(lease) as connection:
             drop_keys(connection, tables.rejected, lease.sync, keys)
 
+    @durable
     def reset(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:
         """Name another generation, numbered one more than the current, as the current one.
 

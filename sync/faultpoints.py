@@ -1,0 +1,134 @@
+"""Named points at which a test kills or freezes the process: around whatever becomes durable, and around requests.
+
+Off unless the environment says otherwise before the process starts:
+
+    HEADGATE_FAULT=intend.after:3:kill       # at its third visit: SIGKILL to this process
+    HEADGATE_FAULT=request.leaving:1:stop    # at its first visit: SIGSTOP; SIGCONT goes on
+
+Several are joined by commas. Where it is off, `durable` returns the function it is given and `reached` is an empty
+function: nothing is counted or compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+__all__ = ["POINTS", "VARIABLE", "WRITES", "durable", "reached"]
+
+VARIABLE = "HEADGATE_FAULT"
+
+WRITES = (
+    "acquire",
+    "renew",
+    "release",
+    "add_refresh",
+    "add_plan",
+    "set_plan",
+    "decide",
+    "open",
+    "add_run",
+    "set_run",
+    "intend",
+    "settle",
+    "acknowledge",
+    "keep_job",
+    "split",
+    "park",
+    "finish",
+    "drop_rejected",
+    "reset",
+    "set_rejected",
+    "request_run",
+    "take_request",
+    "pause",
+    "remember",
+    "record",
+)
+"""The ledger's writes: each has a point `NAME.before` its transaction and one `NAME.after` the commit."""
+
+POINTS: dict[str, str] = {
+    "ledger.opened": "the file is there, its tables may not be",
+    "ledger.migrated": "its tables are there",
+    **{f"{name}.before": f"nothing of `{name}` is in the ledger" for name in WRITES},
+    **{f"{name}.after": f"`{name}` is committed, and nobody was told" for name in WRITES},
+    "plan_file.written": "the plan's file is written aside and has no name",
+    "plan_file.named": "it has its name, and no row in the ledger",
+    "members_file.written": "the next generation is written aside and has no name",
+    "members_file.named": "it has its name, and the ledger names the one before",
+    "rejected_file.written": "the copy of rejected records is written aside",
+    "rejected_file.named": "it has its name, and the run is still open",
+    "request.leaving": "the guard let the request go, and no byte of it left",
+    "request.answered": "the destination answered, and the answer is not kept",
+    "poll.answered": "the platform told how far a job is, and that is not kept",
+    "checkpoint.key": "the signing key is made and not pinned in the second place",
+    "checkpoint.signed": "a checkpoint is signed and in neither place",
+    "checkpoint.placed": "it is in the second place, and its copy is not written",
+    "checkpoint.copied": "both have it",
+}
+"""Every point, and what is true there."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
+class _Armed:
+    """The faults that are asked for, and how often each of their points was visited."""
+
+    def __init__(self, text: str) -> None:
+        """Raises `ValueError` for what names no point, visit or action."""
+        self._lock = threading.Lock()
+        self._visits: dict[str, int] = {}
+        self._faults = dict(_fault(item) for item in text.split(",") if item)
+
+    def __call__(self, point: str) -> None:
+        with self._lock:
+            visit = self._visits[point] = self._visits.get(point, 0) + 1
+            number = self._faults.get((point, visit))
+            if number is not None:
+                # To this thread, not to the process: then not one more instruction of it runs.
+                signal.pthread_kill(threading.get_ident(), number)
+
+
+def _fault(item: str) -> tuple[tuple[str, int], signal.Signals]:
+    point, visit, action = item.split(":")
+    if point not in POINTS or action not in _ACTIONS:
+        raise ValueError(f"{VARIABLE}: there is no '{item}'; write POINT:VISIT:kill or POINT:VISIT:stop")
+    return (point, int(visit)), _ACTIONS[action]
+
+
+def _nothing(point: str) -> None:
+    """Where no fault is asked for."""
+
+
+_text = os.environ.get(VARIABLE, "")
+
+reached: Callable[[str], None] = _Armed(_text) if _text else _nothing
+"""Called where the point is; its name is one of `POINTS`."""
+
+
+def _marked(function: Callable[P, R]) -> Callable[P, R]:
+    name = function.__name__
+
+    @functools.wraps(function)
+    def write(*arguments: P.args, **options: P.kwargs) -> R:
+        reached(f"{name}.before")
+        result = function(*arguments, **options)
+        reached(f"{name}.after")
+        return result
+
+    return write
+
+
+def _as_it_is(function: Callable[P, R]) -> Callable[P, R]:
+    return function
+
+
+durable = _marked if _text else _as_it_is
+"""Marks a method of the ledger that ends in one commit; its name is one of `WRITES`."""
