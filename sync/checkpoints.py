@@ -25,7 +25,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ NOTHING = "0" * 64
 
 _ORIGIN = "headgate/audit"
 _PINNED, _KEY, _COPY = "audit.pub", "audit.key", "audit.notes"
+_FIRST_KEY = ".audit.key.first"  # the signing key until its public half is pinned
 _HASH = re.compile(r"[0-9a-f]{64}")
 _VERIFY = "somebody edited the log: `headgate audit verify` says where"
 _DASH = "— ".encode()
@@ -147,7 +148,7 @@ class Checkpoints:
     def ready(self) -> None:
         """The key that the second place pinned must still be there: another one cannot go on with its notes."""
         pinned = self.place / _PINNED
-        if pinned.exists() and not self._key.exists():
+        if pinned.exists() and not self._key.exists() and not self._named_at_last(pinned):
             raise StateError(
                 f"the audit log's signing key {self._key} is gone; {pinned} was made with it",
                 code="HG321",
@@ -187,11 +188,12 @@ class Checkpoints:
 
     def _sign(self, text: str, *, first: bool) -> str:
         self.ready()
-        key = signing.private_key(self._key)
         pinned = self.place / _PINNED
+        if not pinned.exists() and not self._key.exists():
+            self._begin(pinned)
+        key = signing.private_key(self._key)
         mine = signing.verifier(_ORIGIN, key)
         if first and not pinned.exists():
-            reached("checkpoint.key")
             signing.create(pinned, mine.encode() + b"\n", 0o644)
         if pinned.exists() and pinned.read_text(errors="replace").strip() != mine:
             raise StateError(
@@ -200,6 +202,25 @@ class Checkpoints:
                 fix="bring the old key back, or, if it was replaced on purpose, name an empty folder",
             )
         return f"{text}\n{signing.signature_line(_ORIGIN, key, text)}\n"
+
+    def _begin(self, pinned: Path) -> None:
+        """Make the key: pinned before it has its name, for a key that nobody pinned looks like a pin removed."""
+        draft = self.folder / _FIRST_KEY
+        key = signing.private_key(draft)
+        reached("checkpoint.key")
+        signing.create(pinned, signing.verifier(_ORIGIN, key).encode() + b"\n", 0o644)
+        reached("checkpoint.pinned")
+        draft.replace(self._key)
+
+    def _named_at_last(self, pinned: Path) -> bool:
+        """Give the key its name where a crash came between that and its being pinned."""
+        draft = self.folder / _FIRST_KEY
+        raw = signing.parse_verifier(_ORIGIN, pinned.read_text(errors="replace"))
+        if raw is None or signing.public_key(draft) != raw:
+            return False
+        with suppress(FileNotFoundError):  # another process was faster
+            draft.replace(self._key)
+        return self._key.exists()
 
     def _public_key(self, findings: list[Finding]) -> bytes | None:
         """The pinned key, or else the signing key's own half; None where nothing was ever signed."""

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["POINTS", "VARIABLE", "WRITES", "durable", "reached"]
+__all__ = ["POINTS", "VARIABLE", "WRITES", "arm", "durable", "reached"]
 
 VARIABLE = "HEADGATE_FAULT"
 
@@ -66,6 +66,7 @@ POINTS: dict[str, str] = {
     "request.answered": "the destination answered, and the answer is not kept",
     "poll.answered": "the platform told how far a job is, and that is not kept",
     "checkpoint.key": "the signing key is made and not pinned in the second place",
+    "checkpoint.pinned": "it is pinned there, and has no name",
     "checkpoint.signed": "a checkpoint is signed and in neither place",
     "checkpoint.placed": "it is in the second place, and its copy is not written",
     "checkpoint.copied": "both have it",
@@ -79,11 +80,14 @@ _ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 
 class _Armed:
-    """The faults that are asked for, and how often each of their points was visited."""
+    """The faults that are asked for, and how often each point was visited."""
 
     def __init__(self, text: str) -> None:
-        """Raises `ValueError` for what names no point, visit or action."""
         self._lock = threading.Lock()
+        self.arm(text)
+
+    def arm(self, text: str) -> None:
+        """Ask for these faults and no others. Raises `ValueError` for what names no point, visit or action."""
         self._visits: dict[str, int] = {}
         self._faults = dict(_fault(item) for item in text.split(",") if item)
 
@@ -108,9 +112,16 @@ def _nothing(point: str) -> None:
 
 
 _text = os.environ.get(VARIABLE, "")
+_armed = _Armed(_text) if _text else None
 
-reached: Callable[[str], None] = _Armed(_text) if _text else _nothing
+reached: Callable[[str], None] = _armed or _nothing
 """Called where the point is; its name is one of `POINTS`."""
+
+
+def arm() -> None:
+    """Look at the environment again: for a process forked from one that had these modules, and the variable."""
+    if _armed is not None:
+        _armed.arm(os.environ.get(VARIABLE, ""))
 
 
 def _marked(function: Callable[P, R]) -> Callable[P, R]:
@@ -130,5 +141,5 @@ def _as_it_is(function: Callable[P, R]) -> Callable[P, R]:
     return function
 
 
-durable = _marked if _text else _as_it_is
+durable = _as_it_is if _armed is None else _marked
 """Marks a method of the ledger that ends in one commit; its name is one of `WRITES`."""

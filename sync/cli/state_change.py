@@ -76,20 +76,17 @@ def take_over(session: Session, old: str, new: SyncJob, reason: str) -> int:
 @contextmanager
 def _leased(session: Session, sync: str, *, unless_damaged: bool = False) -> Iterator[Lease]:
     """Hold the sync, so that no run is under way; an interrupted run must be finished first, if it can be."""
-    from sync.state.holder import me
+    from sync.engine.lease import LeaseKeeper
 
     ledger = session.ledger
-    lease = ledger.acquire(sync, me(), session.engine.lease_ttl)
-    try:
+    with LeaseKeeper(ledger, sync, session.engine.lease_ttl) as keeper:
         if ledger.open_run(sync) is not None and not (unless_damaged and _beyond_repair(session, sync)):
             raise StateError(
                 f"a run of {sync} was interrupted while it was sending",
                 code="HG330",
                 fix=f"finish it first: {session.command(f'run {sync}')}",
             )
-        yield lease
-    finally:
-        ledger.release(lease)
+        yield keeper.lease
 
 
 def _beyond_repair(session: Session, sync: str) -> bool:

@@ -1,0 +1,93 @@
+"""Killed at every point, in every kind of work: a rerun converges, nobody is lost, and all is explained."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sync.faultpoints import POINTS
+from tests.acceptance import faults
+from tests.crash.ground import SYNC, GroundOf
+from tests.crash.scenarios import SCENARIOS, Scenario
+
+CASES = [(s, point, visit) for s in SCENARIOS for point, visit in s.faults]
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize(("scenario", "point", "visit"), CASES, ids=[f"{s.name}-{p}-{v}" for s, p, v in CASES])
+def test_a_killed_command_loses_nothing(ground_of: GroundOf, scenario: Scenario, point: str, visit: int) -> None:
+    ground = ground_of(fresh=scenario.fresh)
+    scenario.prepare(ground)
+
+    killed = ground.headgate(*scenario.command, fault=f"{point}:{visit}:kill")
+    assert killed.code == -9, f"{point} was not visited {visit} times: {killed.text}"
+    ground.looked_after()
+    scenario.mend(ground)
+    first = ("--first-run",) if scenario.fresh else ()
+    done = ground.again(*first, held=("approve", SYNC, "--reason", "they left", "--json"))
+
+    assert done.code == scenario.code, done.text
+    ground.in_step()
+    if scenario.counting:
+        assert max(ground.times_applied().values()) == 1, "counted twice"
+
+
+def test_a_killed_reset_forgot_all_or_nothing(ground_of: GroundOf) -> None:
+    for side in ("before", "after"):
+        ground = ground_of()
+        reset = ("state", "reset", SYNC, "--reason", "a new account", "--members", "200")
+
+        assert ground.headgate(*reset, fault=f"reset.{side}:1:kill").code == -9
+        assert len(ground.members()) == (200 if side == "before" else 0)
+        ground.looked_after()
+        if side == "before":
+            assert ground.headgate(*reset).code == 0
+        assert ground.again("--first-run").code == 0
+
+        ground.in_step()
+
+
+def test_a_killed_retry_loses_no_rejected_record(ground_of: GroundOf) -> None:
+    for side in ("before", "after"):
+        ground = ground_of()
+        ground.refused = frozenset({205, 206})
+        ground.sink.faults = (faults.poison_records(ground.refused, 207),)
+        ground.change()
+        assert ground.run().code == 4
+        retry = ("rejected", "retry", SYNC, "--all", "--reason", "they are well now")
+
+        assert ground.headgate(*retry, fault=f"set_rejected.{side}:1:kill").code == -9
+        ground.looked_after()
+        ground.sink.faults, ground.refused = (), frozenset()
+        assert ground.again().code == 0
+
+        assert ground.at_the_destination() == ground.truth()
+        assert ground.members() == set(ground.truth())
+
+
+@pytest.mark.parametrize(
+    "point", [f"{w}.{s}" for w in ("request_run", "take_request") for s in ("before", "after")]
+)
+def test_a_killed_daemon_takes_up_what_it_was_asked_for(ground_of: GroundOf, point: str) -> None:
+    ground = ground_of()
+    ground.change()
+    assert ground.run("request.answered:2:kill").code == -9
+
+    assert ground.headgate("daemon", "--once", fault=f"{point}:1:kill").code == -9
+    ground.looked_after()
+    time.sleep(1.0)  # what is left over is asked for once a second
+    done = ground.headgate("daemon", "--once", "--json")
+
+    assert done.code == 0, done.text
+    ground.in_step()
+
+
+ELSEWHERE = ("reset", "set_rejected", "request_run", "take_request")
+
+
+def test_every_point_is_killed_at() -> None:
+    here = {point for _, point, _ in CASES} | {f"{write}.{s}" for write in ELSEWHERE for s in ("before", "after")}
+
+    assert here == set(POINTS)
