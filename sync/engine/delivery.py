@@ -51,7 +51,7 @@ def deliver(dispatch: Dispatch, file: PlanFile) -> None:
 def _await_barrier(dispatch: Dispatch) -> None:
     """A request of an earlier run that may still be alive could land after ours and undo it."""
     alive_until = dispatch.state.barrier(dispatch.job.name, dispatch.run.id)
-    while (remaining := alive_until - dispatch.state.now()) > 0:
+    while (remaining := alive_until - dispatch.state.steady()) > 0:
         dispatch.observer.note(
             dispatch.job.name, f"waiting {remaining:.0f}s for requests of an interrupted run to end"
         )

@@ -37,7 +37,11 @@ class StateReader(ABC):
 
     @abstractmethod
     def now(self) -> float:
-        """The database's clock."""
+        """The database's clock, in seconds since the epoch."""
+
+    @abstractmethod
+    def steady(self) -> float:
+        """The clock of leases and barriers, in seconds: like `now`, but nobody can set it."""
 
     @abstractmethod
     def lease(self, sync: str) -> Lease | None:
@@ -101,7 +105,8 @@ class StateReader(ABC):
 
     @abstractmethod
     def barrier(self, sync: str, run: str) -> float:
-        """Until when an unsettled attempt of another run of this sync can be alive; 0 where none can."""
+        """Until when an unsettled attempt of another run of this sync can be alive, by the steady clock; 0 where
+        none can."""
 
     @abstractmethod
     def dirty(self, sync: str) -> list[tuple[str, str, int, Op]]:
@@ -192,7 +197,7 @@ class State(StateReader):
     def intend(self, lease: Lease, run: str, batch: int, alive_for: float) -> Attempt:
         """Commit, before the first byte, that a request is about to leave; from `planned` or `intent`.
 
-        `alive_for` is in seconds; the attempt's `alive_until` is by the database's clock.
+        `alive_for` is in seconds; the attempt's `alive_until` is by the steady clock.
         """
 
     @abstractmethod

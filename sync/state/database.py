@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ class Database:
         _check_library()
         _prepare(path)
         self.path = path
+        self.steady: Callable[[], float] = time.time  # what `steady()` is in SQL
         self._lock = threading.Lock()
         self._engine = sa.create_engine(
             sa.URL.create("sqlite+pysqlite", database=str(path)),
@@ -92,7 +93,7 @@ class Database:
             pool_size=4,
             max_overflow=60,
         )
-        sa.event.listen(self._engine, "connect", _configure)
+        sa.event.listen(self._engine, "connect", self._connected)
         sa.event.listen(self._engine, "begin", _begin)
         try:
             with self._translated():
@@ -127,6 +128,10 @@ class Database:
         with self._lock:
             self._writer.close()
             self._engine.dispose()
+
+    def _connected(self, connection: Any, record: Any) -> None:
+        _configure(connection, record)
+        connection.create_function("steady", 0, lambda: self.steady())
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sync.state.nouns import Lease
 
-__all__ = ["alive", "boot_clock", "describe", "is_dead", "me"]
+__all__ = ["alive", "boot", "boot_clock", "describe", "is_dead", "me"]
 
 _PROC = Path("/proc")
 
@@ -88,13 +88,23 @@ def _start(pid: int) -> str | None:
 
 
 @cache
+def boot() -> str:
+    """Which boot of which machine this is, and whose view of its clocks; empty where the system does not tell."""
+    try:
+        this = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    clocks = 0  # clocks are told relative to the reader's time namespace (Linux 5.6)
+    with contextlib.suppress(OSError):
+        clocks = (_PROC / "self/ns/time").stat().st_ino
+    return f"{this}:{clocks}"
+
+
+@cache
 def _machine() -> str:
     try:
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         pids = (_PROC / "self/ns/pid").stat().st_ino
     except OSError:
         return ""
-    clocks = 0  # start times are told relative to the reader's time namespace (Linux 5.6)
-    with contextlib.suppress(OSError):
-        clocks = (_PROC / "self/ns/time").stat().st_ino
-    return f"{boot}:{pids}:{clocks}"
+    this, _, clocks = boot().partition(":")
+    return f"{this}:{pids}:{clocks}" if this else ""

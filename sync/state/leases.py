@@ -18,7 +18,7 @@ from sync.state.database import Database, upsert
 from sync.state.holder import boot_clock, describe
 from sync.state.nouns import Event, Lease
 from sync.state.reads import LedgerReader
-from sync.state.tables import NOW
+from sync.state.tables import STEADY
 
 __all__ = ["LeaseLedger", "Record"]
 
@@ -32,16 +32,16 @@ _OURS = (_lease.sync == bindparam("of"), _lease.epoch == bindparam("at"), _lease
 
 _ACQUIRE = (
     upsert(tables.lease)
-    .values(sync=bindparam("sync"), holder=bindparam("holder"), epoch=1, expires=NOW + _TTL)
+    .values(sync=bindparam("sync"), holder=bindparam("holder"), epoch=1, expires=STEADY + _TTL)
     .on_conflict_do_update(
         index_elements=[_lease.sync],
-        set_={"holder": bindparam("holder"), "epoch": _lease.epoch + 1, "expires": NOW + _TTL},
-        where=(_lease.expires <= NOW) | (_lease.holder == bindparam("dead", type_=sa.Text)),
+        set_={"holder": bindparam("holder"), "epoch": _lease.epoch + 1, "expires": STEADY + _TTL},
+        where=(_lease.expires <= STEADY) | (_lease.holder == bindparam("dead", type_=sa.Text)),
     )
     .returning(_lease.epoch, _lease.expires)
 )
-_HOLDER = select(_lease.holder, (_lease.expires - NOW).label("left")).where(_lease.sync == bindparam("of"))
-_RENEW = update(tables.lease).where(*_OURS).values(expires=NOW + _TTL).returning(_lease.expires)
+_HOLDER = select(_lease.holder, (_lease.expires - STEADY).label("left")).where(_lease.sync == bindparam("of"))
+_RENEW = update(tables.lease).where(*_OURS).values(expires=STEADY + _TTL).returning(_lease.expires)
 _RELEASE = update(tables.lease).where(*_OURS).values(holder="", expires=0.0)
 # SQLite's write transactions are alone; elsewhere the row's lock holds a takeover back until the commit.
 _FENCE: sa.Select[Any] = (

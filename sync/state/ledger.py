@@ -26,6 +26,7 @@ from sync.state.planning import PlanLedger
 from sync.state.schema import migrate
 from sync.state.sending import RunLedger
 from sync.state.settling import SettleLedger, present
+from sync.state.steady import set_steady
 from sync.state.tables import NOW
 
 __all__ = ["Ledger", "Record", "open_ledger"]
@@ -42,6 +43,7 @@ def open_ledger(path: Path, *, record: Record | None = None) -> Ledger:
     reached("ledger.opened")
     try:
         migrate(database)
+        set_steady(database)
     except BaseException:
         database.close()
         raise

@@ -112,7 +112,7 @@ class Lease:
     sync: str
     holder: str
     epoch: int
-    expires: float  # by the database's clock
+    expires: float  # by the steady clock
     deadline: float
 
 

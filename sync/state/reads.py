@@ -29,7 +29,7 @@ from sync.state.nouns import (
     Run,
     RunRequest,
 )
-from sync.state.tables import NOW, OPEN_RUN
+from sync.state.tables import NOW, OPEN_RUN, STEADY
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ _RUN: sa.BindParameter[str] = bindparam("run")
 _lease, _attempt, _run = tables.lease.c, tables.attempt.c, tables.run.c
 
 CLOCK = select(NOW)
-LEASE = select(tables.lease).where(_lease.sync == _SYNC, _lease.holder != "", _lease.expires > NOW)
+_STEADY = select(STEADY)
+LEASE = select(tables.lease).where(_lease.sync == _SYNC, _lease.holder != "", _lease.expires > STEADY)
 GENERATION = (
     select(tables.generation)
     .where(tables.generation.c.sync == _SYNC)
@@ -51,7 +52,7 @@ _IS_OPEN = _run.status.in_(bindparam("open", OPEN_RUN, expanding=True, literal_e
 OPEN = select(tables.run).where(_run.sync == _SYNC, _IS_OPEN)
 _UNSETTLED = _attempt.settled.is_(sa.false())
 _BARRIER = select(func.max(_attempt.alive_until)).where(
-    _attempt.sync == _SYNC, _UNSETTLED, _attempt.run != _RUN, _attempt.alive_until > NOW
+    _attempt.sync == _SYNC, _UNSETTLED, _attempt.run != _RUN, _attempt.alive_until > STEADY
 )
 _ATTEMPTS = select(tables.attempt).where(_attempt.run == _RUN, _UNSETTLED).order_by(_attempt.id)
 _BATCHES = (
@@ -104,6 +105,10 @@ class LedgerReader(StateReader):
     def now(self) -> float:
         """The database's clock."""
         return float(self._scalar(CLOCK))
+
+    def steady(self) -> float:
+        """The clock of leases and of `alive_until`."""
+        return float(self._scalar(_STEADY))
 
     def lease(self, sync: str) -> Lease | None:
         """Who holds the sync now; `deadline` is 0: it is not ours to believe."""

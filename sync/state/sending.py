@@ -19,7 +19,7 @@ from sync.sdk.nouns import Job, Status
 from sync.state import rows, tables
 from sync.state.leases import LeaseLedger
 from sync.state.nouns import Attempt, BatchRow, BatchState, Event, Lease, Outcomes, Run, RunStatus
-from sync.state.tables import NOW, OPEN_RUN
+from sync.state.tables import OPEN_RUN, STEADY
 
 __all__ = ["RunLedger", "out_of_order"]
 
@@ -46,7 +46,7 @@ _ATTEMPT = (
         run=bindparam("run"),
         batch=bindparam("batch"),
         epoch=bindparam("epoch"),
-        alive_until=NOW + bindparam("alive_for", type_=sa.Double),
+        alive_until=STEADY + bindparam("alive_for", type_=sa.Double),
         settled=False,
     )
     .returning(_attempt.id, _attempt.alive_until)
@@ -132,7 +132,7 @@ class RunLedger(LeaseLedger):
     def intend(self, lease: Lease, run: str, batch: int, alive_for: float) -> Attempt:
         """Commit, before the first byte, that a request is about to leave: to send the batch or to poll its job.
 
-        `alive_for` is in seconds; the attempt's `alive_until` is by the database's clock.
+        `alive_for` is in seconds; the attempt's `alive_until` is by the steady clock.
         """
         with self._fenced(lease) as connection:
             _step(connection, _INTEND, run, batch, "sent")

@@ -39,6 +39,14 @@ OPEN_RUN = ("sending", "waiting")
 """The statuses of a run that was begun and not finished."""
 
 
+class _Steady(FunctionElement[float]):
+    """The clock of leases and barriers, in seconds; see `sync.state.steady`."""
+
+    type = Double()
+    inherit_cache = True
+    name = "steady"
+
+
 class _Now(FunctionElement[float]):
     """The database's clock, in seconds since the epoch."""
 
@@ -53,12 +61,20 @@ def _sqlite_now(*_: Any, **__: Any) -> str:
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
+@compiles(_Steady, "sqlite")
+def _sqlite_steady(*_: Any, **__: Any) -> str:
+    return "steady()"  # `sync.state.database` makes it
+
+
+# The server's own clock: there is no steady one to be had there.
+@compiles(_Steady, "postgresql")
 @compiles(_Now, "postgresql")
 def _postgresql_now(*_: Any, **__: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
 NOW: ColumnElement[float] = _Now()
+STEADY: ColumnElement[float] = _Steady()
 
 
 def _text(name: str, **options: Any) -> Column[str]:

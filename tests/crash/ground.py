@@ -113,7 +113,7 @@ class Ground:
         with open_ledger(state / "ledger.db") as ledger:
             generation = ledger.generation(SYNC)
         with duckdb.connect() as connection:
-            select = relation(folder_of(state, SYNC), generation, ["user_id"])
+            select = relation(connection, folder_of(state, SYNC), generation, ["user_id"])
             return {
                 row[0] for row in connection.execute(f'SELECT "id.user_id"::BIGINT FROM ({select})').fetchall()
             }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 
-from sync.faultpoints import POINTS
+from sync.faultpoints import POINTS, VARIABLE
+from sync.state.ledger import open_ledger
 from tests.acceptance import faults
 from tests.crash.ground import SYNC, GroundOf
 from tests.crash.scenarios import SCENARIOS, Scenario
@@ -84,7 +88,30 @@ def test_a_killed_daemon_takes_up_what_it_was_asked_for(ground_of: GroundOf, poi
     ground.in_step()
 
 
-ELSEWHERE = ("reset", "set_rejected", "request_run", "take_request")
+PAUSE = """
+import sys
+from pathlib import Path
+from sync.state.ledger import open_ledger
+with open_ledger(Path(sys.argv[1])) as ledger:
+    ledger.pause("destination:sink", "the account is being moved")
+"""
+
+
+@pytest.mark.parametrize(("side", "paused"), [("before", {}), ("after", {"destination:sink"})])
+def test_a_killed_pause_holds_or_was_never_asked_for(ground_of: GroundOf, side: str, paused: set[str]) -> None:
+    ground = ground_of()
+    path = ground.project.root / ".headgate" / "ledger.db"
+    environment = os.environ | {VARIABLE: f"pause.{side}:1:kill"}
+
+    killed = subprocess.run([sys.executable, "-c", PAUSE, str(path)], env=environment, check=False)
+
+    assert killed.returncode == -9
+    ground.looked_after()
+    with open_ledger(path) as ledger:
+        assert set(ledger.paused()) == set(paused)
+
+
+ELSEWHERE = ("pause", "reset", "set_rejected", "request_run", "take_request")
 
 
 def test_every_point_is_killed_at() -> None:

@@ -153,7 +153,7 @@ def test_threads_race_for_one_batch_and_one_wins(ledger, lease, sending):
 def test_a_reader_sees_one_moment_while_others_write(ledger, lease):
     ledger.remember(lease, "x", "before")
     with ledger.reading() as connection:
-        query = sa.text("SELECT value FROM note")
+        query = sa.text("SELECT value FROM note WHERE name = 'x'")
         first = connection.execute(query).scalar()
         ledger.remember(lease, "x", "after")
         second = connection.execute(query).scalar()
