@@ -13,15 +13,17 @@ from sync.engine.guardrails import answer
 from sync.engine.job import SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.observe import Observed, observe, remember_types
+from sync.engine.pauses import refuse_paused
 from sync.engine.planner import Difference, Planner, held_again, permitted
 from sync.engine.proposal import judged_again, rest_of
 from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_rest
+from sync.engine.revert import Reverting, find_run
 from sync.engine.running import Means, Running
 from sync.engine.trust import refuse_older_ledger
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
-from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, RunStatus, VerdictAnswer
+from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, Run, RunStatus, VerdictAnswer
 
 __all__ = ["Execution"]
 
@@ -94,6 +96,8 @@ class Execution:
         every = permitted(self.job)
         ops = every if only is None else every & frozenset(only)
         refuse_older_ledger(self.state, self.settings, self.job.name)
+        named = self.state.plan(name) if name else None
+        refuse_paused(self.state, self.job, only_destination=named is not None and named.kind is PlanKind.REVERT)
         resumed = self.running.resume()
         if resumed is not None and resumed.code:
             return resumed
@@ -132,12 +136,60 @@ class Execution:
         """What a plan may do: the mode says what becomes of the cohort's changes, and of no others."""
         return permitted(self.job) if plan.kind is PlanKind.DIFF else self.job.spec.ops
 
-    def proposed(self, plan: Plan) -> SyncReport:
+    def revert(self, name: str, reason: str, *, deliver: bool) -> SyncReport:
+        """Plan the inverse of a run, and pause the sync: else its next run would undo that again.
+
+        An interrupted run that is to be reverted is ended where it is; any other is finished first.
+        """
+        refuse_older_ledger(self.state, self.settings, self.job.name)
+        run = find_run(self.state, self.job, name)
+        refuse_paused(self.state, self.job, only_destination=True)
+        if not deliver:
+            self._refuse_open_run()
+        resumed = self._closed(run)
+        again = resumed is not None and resumed.plan is not None and resumed.plan.origin == run.id
+        if resumed is not None and (resumed.code or again):
+            return resumed
+        self.tell.phase(self.job.name, "revert", run.id)
+        plan = Reverting(self.state, self.settings, self.job, run).plan()
+        if plan is None:
+            note = f"everything that run {run.id} changed is as it was before"
+            report = SyncReport(self.job.name, "unchanged", notes=(note,))
+        else:
+            report = self._reverted(plan, reason, deliver=deliver)
+        return report if resumed is None else joined(resumed, report, complete=False)
+
+    def _closed(self, run: Run) -> SyncReport | None:
+        """Leave no run open before another begins."""
+        left = self.state.open_run(self.job.name)
+        if left is None or left.id != run.id:
+            return self.running.resume()
+        return self.running.end(left, "it is to be reverted")
+
+    def _reverted(self, plan: Plan, reason: str, *, deliver: bool) -> SyncReport:
+        event = self.running.event("run.revert", plan.origin, plan=plan.id, reason=reason)
+        if self.job.name in self.state.paused():
+            self.state.record(event)
+        else:
+            why = f"run {plan.origin} is reverted by {self.running.means.actor}: {reason}"
+            paused = self.running.event("sync.paused", self.job.name, reason=why)
+            self.state.pause(self.job.name, why, [event, paused])
+        report = self.proposed(plan, deliver=deliver)
+        note = (
+            f"{self.job.name} is paused: its next run would send again what is undone here. When the source or "
+            f"the mapping is mended: headgate resume {self.job.name}"
+        )
+        return replace(report, notes=(*report.notes, note))
+
+    def proposed(self, plan: Plan, *, deliver: bool = True) -> SyncReport:
         """Keep a plan that is not about the source; deliver it, or hold it where a guardrail does."""
-        plan = self._kept(plan)
+        kept = self.state.plan(plan.digest)
+        waits = kept is not None and kept.status in (PlanStatus.HELD, *_APPROVED)
+        plan = kept if kept is not None and waits and kept.expires_at > self.state.now() else self._kept(plan)
+        self._refuse_damaged(plan)
         if plan.status is PlanStatus.HELD:
-            return self._hold(plan)
-        return self._carried_out(plan, self._ops_of(plan))
+            return self._hold(plan) if deliver else self._of_plan("held", plan)
+        return self._carried_out(plan, self._ops_of(plan)) if deliver else self._of_plan("ready", plan)
 
     def _fresh(self, ops: frozenset[Op], *, rest: bool = False) -> SyncReport:
         """Observe, plan, judge; then deliver, hold, or deliver what is not held.

@@ -47,12 +47,13 @@ def propose(
     origin: str = "",
     *,
     counts: Counts | None = None,
+    inputs: str = "",
     kept_back: bool = False,
 ) -> Plan:
     """Freeze the rows of a SELECT (see `freeze_changes`), judge them and bind them to the members.
 
-    `counts` has what the rows do not tell; `kept_back` removals wait for a decision whatever else is said of them.
-    Nothing is written to the ledger.
+    `counts` has what the rows do not tell, and `inputs` is a digest of what they were made from. Removals that
+    are `kept_back` wait for a decision whatever else is said of them. Nothing is written to the ledger.
     """
     state, settings, job = ground.state, ground.settings, ground.job
     frozen = freeze_changes(ground.connection, settings, job, select)
@@ -67,7 +68,7 @@ def propose(
         counts,
         verdicts,
         status=PlanStatus.HELD if answer(verdicts) in HOLDS else PlanStatus.READY,
-        inputs=inputs_digest(job, ground.generation.number, "", [str(kind), origin, frozen.sha256]),
+        inputs=inputs or inputs_digest(job, ground.generation.number, "", [str(kind), origin, frozen.sha256]),
         needs=2 if any(v.guardrail == "protected_cohort" for v in verdicts) else 1,
         now=state.now(),
         kind=kind,

@@ -50,7 +50,7 @@ class SyncReport:
     def undelivered(self) -> int:
         """Records that should be at the destination and are not known to be."""
         c = self.counts
-        return self.rejected + self.deferred + self.unknown + c.invalid + c.backed_off
+        return self.rejected + self.deferred + self.unknown + c.invalid + c.backed_off + c.not_undone
 
 
 def joined(resumed: SyncReport, report: SyncReport, *, complete: bool) -> SyncReport:

@@ -88,6 +88,19 @@ class Runner:
         with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
             return Execution(self._means, job, keeper, first_run=False).verify(samples, repair=repair)
 
+    def revert(self, job: SyncJob, run: str, reason: str, *, deliver: bool = True) -> SyncReport:
+        """Put back what a run was acknowledged for, or hold the plan that does; the sync is paused with it.
+
+        Without `deliver` the plan is only made and kept.
+        """
+        started = time.monotonic()
+        try:
+            with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
+                report = Execution(self._means, job, keeper, first_run=False).revert(run, reason, deliver=deliver)
+        except HeadgateError as error:
+            report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
+        return replace(report, wall_s=round(time.monotonic() - started, 3))
+
     def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""
         data = {"sync": job.name, "code": error.code, "error": error.message}

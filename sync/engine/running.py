@@ -83,7 +83,7 @@ class Running:
         state.set_run(self.keeper.lease, run.id, RunStatus.SENDING)
         with PlanFile(settings, path) as file:
             if self._outdated(plan, run):
-                return self._give_up(plan, run)
+                return self._give_up(plan, run, "its mapping or destination changed, or its plan expired")
             return replace(self._deliver(plan, run, file), resumed=run.id)
 
     def _outdated(self, plan: Plan, run: Run) -> bool:
@@ -96,15 +96,23 @@ class Running:
             until = max(until, run.started_at + _JOB_PATIENCE)
         return state.now() > until
 
-    def _give_up(self, plan: Plan, run: Run) -> SyncReport:
-        """The mapping moved, or the plan is too old, to go on: keep what was answered, and plan afresh.
+    def end(self, run: Run, why: str) -> SyncReport:
+        """End an interrupted run where it is, and send nothing more of it."""
+        plan = self.means.state.plan(run.plan or "")
+        if plan is None:
+            raise HeadgateError(f"the plan of run {run.id} is not in the ledger", code="HG303")
+        whole(self.means.state, self.means.settings, plan, run)
+        self.means.state.set_run(self.keeper.lease, run.id, RunStatus.SENDING)
+        return self._give_up(plan, run, why)
+
+    def _give_up(self, plan: Plan, run: Run, why: str) -> SyncReport:
+        """Keep what was answered, and leave the rest to a plan made afresh.
 
         Batches that may have been sent are dirty: the next plan sets their members again.
         """
         tally = Tally()
         tally.resume(self.means.state.batches(run.id))
         self._settle(plan, run, tally, RunStatus.CANCELLED, None)
-        why = "its mapping or destination changed, or its plan expired"
         note = f"run {run.id} was given up: {why}; a new plan takes its place"
         return SyncReport(self.job.name, "completed", resumed=run.id, notes=(note,))
 

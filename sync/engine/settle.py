@@ -18,7 +18,7 @@ from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import StateError
 from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Status
-from sync.state.base import State
+from sync.state.base import State, StateReader
 from sync.state.members import fold, folder_of, publish
 from sync.state.nouns import (
     BatchRow,
@@ -38,7 +38,7 @@ from sync.state.parquet import source, write
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["exceptions_file", "next_try", "settlement"]
+__all__ = ["Answered", "answered_of", "exceptions_file", "load", "next_try", "settlement"]
 
 _PATIENT_TRIES = 3  # rejections that are simply tried again by the next run
 _HOUR, _DAY = 3600.0, 86400.0
@@ -65,7 +65,7 @@ def next_try(attempts: int, now: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
+class Answered:
     """What the ledger has of a run's batches."""
 
     batches: Sequence[BatchRow]
@@ -82,8 +82,18 @@ class _Ground:
     job: SyncJob
     plan: Plan
     run: Run
-    answered: _Answered
+    answered: Answered
     now: float
+
+
+def answered_of(state: StateReader, run: str) -> Answered:
+    """What became of a run's batches, as far as the ledger was told."""
+    return Answered(
+        batches=state.batches(run),
+        exceptions=state.exceptions(run),
+        remote_ids=state.remote_ids(run),
+        uncertain=frozenset(attempt.batch for attempt in state.attempts(run)),
+    )
 
 
 def settlement(
@@ -104,12 +114,7 @@ def settlement(
     Safe to repeat after a crash: files that no ledger row names are orphans. Raises `StateError` where a run is to
     be completed and not every record of it has an outcome.
     """
-    answered = _Answered(
-        batches=state.batches(run.id),
-        exceptions=state.exceptions(run.id),
-        remote_ids=state.remote_ids(run.id),
-        uncertain=frozenset(attempt.batch for attempt in state.attempts(run.id)),
-    )
+    answered = answered_of(state, run.id)
     if status is RunStatus.COMPLETED:
         _refuse_unanswered(job, plan, run, answered.batches)
     now = state.now()
@@ -117,7 +122,7 @@ def settlement(
     lock_down(connection)
     try:
         with translate("settling the run", StateError):
-            _load(connection, path, answered)
+            load(connection, path, answered)
             generation = _next_generation(connection, state, settings, plan, run, now)
             _write_exceptions(connection, settings, job.name, run.id)
             ground = _Ground(connection, job, plan, run, answered, now)
@@ -139,11 +144,11 @@ def _refuse_unanswered(job: SyncJob, plan: Plan, run: Run, batches: Sequence[Bat
         )
 
 
-def _load(connection: duckdb.DuckDBPyConnection, path: Path, answered: _Answered) -> None:
+def load(connection: duckdb.DuckDBPyConnection, path: Path, answered: Answered) -> None:
     """Tables of what was answered: `undone` rows, `exceptions`, `remote`; and the views `plan` and `applied`."""
     connection.execute(f"CREATE TEMP VIEW plan AS SELECT * FROM {source(connection, path)}")
     connection.execute("CREATE TEMP TABLE gaps (first BIGINT, last BIGINT)")
-    (rows,) = connection.execute("SELECT count(*) FROM plan").fetchall()[0]
+    (rows,) = connection.execute('SELECT coalesce(max("row") + 1, 0) FROM plan').fetchall()[0]
     _insert(connection, "gaps", _gaps([b for b in answered.batches if b.state is BatchState.ACKED], rows))
     connection.execute('CREATE TEMP TABLE undone AS SELECT unnest(range(first, last + 1)) AS "row" FROM gaps')
     connection.execute('CREATE TEMP TABLE exceptions ("row" BIGINT, status VARCHAR, reason VARCHAR)')
@@ -280,7 +285,8 @@ def _kept_back(ground: _Ground) -> bool:
 def _status(status: RunStatus, counts: dict[str, int], uncertain: int, plan: Plan) -> RunStatus:
     """Never green while a record is undelivered."""
     undelivered = counts["rejected"] + counts["deferred"] + counts["unknown"] + uncertain
-    if status is RunStatus.COMPLETED and undelivered + plan.counts.invalid + plan.counts.backed_off:
+    c = plan.counts
+    if status is RunStatus.COMPLETED and undelivered + c.invalid + c.backed_off + c.not_undone:
         return RunStatus.COMPLETED_WITH_ERRORS
     return status
 

@@ -181,6 +181,12 @@ class Counts:
     backed_off: int = 0  # rejected before; not tried again yet
     given_up: int = 0  # rejected before; a person gave them up
     removals_kept_back: int = 0  # not in this plan: a guardrail keeps them for a decision
+    left_out: tuple[tuple[str, str, int], ...] = ()  # of a revert: (op of its run, why it is not undone, records)
+
+    @property
+    def not_undone(self) -> int:
+        """Records of the run that a revert leaves as they are, though they were to be undone."""
+        return sum(records for _, _, records in self.left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,9 @@ def plan(row: AnyRow) -> Plan:
     plain = _fields(row, "seq", "round")
     plain["status"] = PlanStatus(plain["status"])
     plain["kind"] = PlanKind(plain["kind"])
-    plain["counts"] = Counts(**json.loads(plain["counts"]))
+    counts = json.loads(plain["counts"])
+    counts["left_out"] = tuple((op, why, records) for op, why, records in counts.get("left_out", ()))
+    plain["counts"] = Counts(**counts)
     plain["verdicts"] = tuple(_verdict(v) for v in json.loads(plain["verdicts"]))
     return Plan(**plain)
 
