@@ -37,7 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "Health, activity and figures of every sync.",
         "rejected": "Records a destination refused: list, show, retry, give up.",
-        "person": "Where one person is known, and since when.",
+        "person": "Where one person is known; forget them everywhere.",
         "audit": "Who did what and why: search, verify, export.",
         "explain": "What a code or a guardrail means, and what to do.",
     },

@@ -36,6 +36,7 @@ def plan_data(report: SyncReport) -> dict[str, Any]:
         "backed_off": counts.backed_off,
         "given_up": counts.given_up,
         "removals_kept_back": counts.removals_kept_back,
+        "forgotten": counts.forgotten,
         "held": [_verdict(v) for v in report.held],
         "warnings": [_verdict(v) for v in report.verdicts if v.answer is VerdictAnswer.WARN],
         "expires_at": words.iso(plan.expires_at) if plan else None,
@@ -128,6 +129,7 @@ def _counts(report: SyncReport) -> None:
         "waiting after a rejection": c.backed_off,
         "given up": c.given_up,
         "removals kept back for a decision": c.removals_kept_back,
+        "forgotten people left out": c.forgotten,
     }
     said = [f"{count:,} {what}" for what, count in extra.items() if count]
     if said:

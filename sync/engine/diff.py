@@ -26,6 +26,7 @@ __all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "load_dir
 
 BUCKETS = 4096
 _INVALID = BUCKETS  # the bucket of rows that must not be sent
+_FORGOTTEN = BUCKETS + 1  # the bucket of people who were forgotten: counted, and otherwise not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Scan:
     newest: float | None  # seconds since the epoch
     version: str
     key_sum: str
+    forgotten: int = 0  # rows of people who were forgotten; none of the others count them
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,19 @@ def _sums(select: str, bucket: str, extra: str = "") -> str:
     )
 
 
-def scan(connection: duckdb.DuckDBPyConnection, cohort: str) -> Scan:
-    """Read the cohort once, into 4,096 checksums (table `source_sums`) and the facts of the refresh."""
-    bucket = f"CASE WHEN why IS NULL THEN hash(key) % {BUCKETS} ELSE {_INVALID} END::USMALLINT"
+def scan(connection: duckdb.DuckDBPyConnection, cohort: str, *, marked: bool = False) -> Scan:
+    """Read the cohort once, into 4,096 checksums (table `source_sums`) and the facts of the refresh.
+
+    `marked`: the cohort has a column `forgotten`, which is true of rows that are left out.
+    """
+    out = f"WHEN forgotten THEN {_FORGOTTEN} " if marked else ""
+    bucket = f"CASE {out}WHEN why IS NULL THEN hash(key) % {BUCKETS} ELSE {_INVALID} END::USMALLINT"
     extra = ", count(source_key) AS k, sum(hash(source_key)) AS ks, max(epoch(newest)) AS newest"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE source_sums AS {_sums(cohort, bucket, extra)}")
+    (forgotten,) = _one(
+        connection, f"SELECT coalesce(sum(n), 0)::BIGINT FROM source_sums WHERE bucket = {_FORGOTTEN}"
+    )
+    connection.execute(f"DELETE FROM source_sums WHERE bucket = {_FORGOTTEN}")
     digest = hashlib.sha256()
     for row in connection.execute("SELECT bucket, n, x, s FROM source_sums ORDER BY bucket").fetchall():
         digest.update(repr(row).encode())
@@ -88,7 +98,7 @@ def scan(connection: duckdb.DuckDBPyConnection, cohort: str) -> Scan:
         f"SELECT coalesce(sum(n), 0)::BIGINT, coalesce(sum(n) FILTER (bucket = {_INVALID}), 0)::BIGINT, "
         "coalesce(sum(k), 0)::BIGINT, coalesce(sum(ks), 0)::VARCHAR, max(newest) FROM source_sums",
     )
-    return Scan(rows, invalid, rows - keys, newest, digest.hexdigest(), key_sum)
+    return Scan(rows, invalid, rows - keys, newest, digest.hexdigest(), key_sum, forgotten)
 
 
 def differing(connection: duckdb.DuckDBPyConnection, members: str) -> int:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from sync.engine import erasing
 from sync.engine.approvals import find_plan, moved, refuse_damaged, refuse_unfit
 from sync.engine.audience import Audience
 from sync.engine.guardrails import answer
@@ -17,7 +18,7 @@ from sync.engine.pauses import refuse_paused
 from sync.engine.planner import Difference, Planner, held_again, permitted
 from sync.engine.proposal import judged_again, rest_of
 from sync.engine.reconcile import Verified, compared
-from sync.engine.report import SyncReport, joined, with_rest
+from sync.engine.report import SyncReport, joined, with_erased, with_rest, with_waiting
 from sync.engine.revert import Reverting, find_run
 from sync.engine.running import Means, Running
 from sync.engine.trust import refuse_older_ledger
@@ -40,6 +41,7 @@ class Execution:
         self.kept_back = False  # did this execution deliver a plan without its removals, as a person decided
         self.state, self.settings, self.tell = means.state, means.settings, means.observer
         self.cause = f"{means.trigger}: {means.actor}"
+        self.cause_actor = means.actor
         self.running = Running(means, job, keeper)
         self._observations: set[str] = set()  # refreshes that are kept already
 
@@ -101,8 +103,28 @@ class Execution:
         resumed = self.running.resume()
         if resumed is not None and resumed.code:
             return resumed
-        report = self._named(name) if name else self._fresh(ops)
+        if name:
+            report = self._named(name)
+            self._complete_erasures()
+        else:
+            report = self._erased_and_fresh(ops, erase=only is None or Op.REMOVE in frozenset(only))
         return report if resumed is None else joined(resumed, report, complete=ops == every)
+
+    def _erased_and_fresh(self, ops: frozenset[Op], *, erase: bool) -> SyncReport:
+        """Whoever is forgotten is removed first, whatever the mode, the source and the plan of the rest."""
+        plan = erasing.removals(self.state, self.settings, self.job) if erase else None
+        erased = self.proposed(plan) if plan is not None else None
+        if erased is not None and erased.code:
+            return erased
+        self._complete_erasures()
+        report = self._fresh(ops)
+        self._complete_erasures()
+        waiting = erasing.waiting(self.state, self.job.name)
+        report = report if erased is None else with_erased(erased, report)
+        return with_waiting(report, len(waiting)) if waiting else report
+
+    def _complete_erasures(self) -> None:
+        erasing.complete(self.state, self.settings, self.job.name, self.keeper, self.cause_actor)
 
     def _named(self, name: str) -> SyncReport:
         """Deliver exactly this plan."""
@@ -325,6 +347,7 @@ class Execution:
             members=difference.seen.generation.members,
             backed_off=diff.backed_off,
             given_up=diff.given_up,
+            forgotten=difference.seen.forgotten,
         )
         return SyncReport(self.job.name, status, run=run, counts=counts)
 

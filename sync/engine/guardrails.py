@@ -47,6 +47,11 @@ class Facts:
         return self.job.guardrails
 
     @property
+    def rows(self) -> int:
+        """The cohort's rows; those of people who were forgotten are no fault of the cohort."""
+        return self.refresh.rows + self.counts.forgotten
+
+    @property
     def removed_pct(self) -> float:
         """Removals as a share of the members, in percent."""
         return _share(self.counts.remove, self.counts.members)
@@ -66,7 +71,7 @@ def _shown(share: float) -> float:
 
 def source_empty(facts: Facts) -> Verdict | None:
     """An empty cohort would remove everybody."""
-    if facts.refresh.rows > 0 or facts.counts.members == 0:
+    if facts.rows > 0 or facts.counts.members == 0:
         return None
     return Verdict("source_empty", _HOLD_REMOVALS, 1, 0, "the cohort has no rows at all")
 
@@ -74,13 +79,13 @@ def source_empty(facts: Facts) -> Verdict | None:
 def source_shrunk(facts: Facts) -> Verdict | None:
     """Below half of the trailing median, the cohort is likelier broken than small."""
     usual = [r.rows for r in facts.accepted]
-    if not usual or facts.refresh.rows == 0:
+    if not usual or facts.rows == 0:
         return None
     half = statistics.median(usual) / 2
-    if facts.refresh.rows >= half:
+    if facts.rows >= half:
         return None
-    message = f"the cohort has {facts.refresh.rows:,} rows, less than half of its usual {half * 2:,.0f}"
-    return Verdict("source_shrunk", _HOLD_REMOVALS, round(half), facts.refresh.rows, message)
+    message = f"the cohort has {facts.rows:,} rows, less than half of its usual {half * 2:,.0f}"
+    return Verdict("source_shrunk", _HOLD_REMOVALS, round(half), facts.rows, message)
 
 
 def source_stale(facts: Facts) -> Verdict | None:
@@ -162,7 +167,7 @@ def irreversible(facts: Facts) -> Verdict | None:
 
 def expect_rows(facts: Facts) -> Verdict | None:
     """The cohort's own expectation of its size."""
-    expected, rows = facts.job.cohort.expect.rows, facts.refresh.rows
+    expected, rows = facts.job.cohort.expect.rows, facts.rows
     if expected.min is not None and rows < expected.min:
         message = f"the cohort has {rows:,} rows, fewer than the {expected.min:,} it should have"
         return Verdict("expect_rows", _HOLD_REMOVALS, expected.min, rows, message)
@@ -178,10 +183,10 @@ def drift(facts: Facts) -> Verdict | None:
     if limit is None or not facts.accepted or facts.accepted[0].rows == 0:
         return None
     before = facts.accepted[0].rows
-    value = _share(abs(facts.refresh.rows - before), before)
+    value = _share(abs(facts.rows - before), before)
     if value <= limit:
         return None
-    message = f"the cohort went from {before:,} to {facts.refresh.rows:,} rows, more than {limit:g} %"
+    message = f"the cohort went from {before:,} to {facts.rows:,} rows, more than {limit:g} %"
     return Verdict("drift", _HOLD, limit, _shown(value), message)
 
 
@@ -205,7 +210,7 @@ def protected_cohort(facts: Facts) -> Verdict | None:
     """A protected cohort that is emptied, re-pointed or re-keyed needs two persons."""
     if not facts.job.cohort.protected or facts.first_run:
         return None
-    emptied = facts.refresh.rows == 0
+    emptied = facts.rows == 0
     if not emptied and not facts.definition_moved:
         return None
     what = "is emptied" if emptied else f"is {facts.definition_moved}"

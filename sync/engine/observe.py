@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 from sync.engine.compile import PROBE, Compiled, compile_sync, key_sql, needed_columns
 from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicates
+from sync.engine.forgotten import keep_out
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import CohortError, SourceError
+from sync.sdk.nouns import Delivery
 from sync.sources.base import Column, Relation
 from sync.state.base import State, StateReader
+from sync.state.erasures import ErasureState
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation, Lease, Refresh
 
@@ -38,6 +41,8 @@ class Observed:
     refresh: Refresh
     same_function: bool  # do keys and fingerprints compare with those of the members
     columns: tuple[Column, ...]  # that the sync reads
+    forgotten: int = 0  # rows of people who were forgotten, which are on neither side
+    leaving: frozenset[str] = frozenset()  # keys of members that an erasure removes, and the diff leaves to it
 
     @property
     def sides(self) -> Sides:
@@ -86,9 +91,17 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
         compiled = _compile(connection, job, staged.sql, staged.columns)
         same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
         members = relation(connection, folder, generation, compiled.identifiers)
+        leaving = _leaving(state, job)
+        if leaving:
+            keys = ", ".join(sorted(leaving))
+            members = f"SELECT * FROM ({members}) WHERE key NOT IN ({keys})"
         if not same:
             members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
-        found = scan(connection, compiled.digested)
+        cohort = marked = compiled.digested
+        if out := keep_out(connection, settings, state, job, compiled):
+            marked = f"SELECT *, {out} AS forgotten FROM ({cohort})"
+            cohort = f"SELECT * EXCLUDE (forgotten) FROM ({marked}) WHERE NOT forgotten"
+        found = scan(connection, marked, marked=bool(out))
         blank = Refresh(
             id=uuid.uuid4().hex[:16],
             sync=job.name,
@@ -102,10 +115,27 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
         )
         refresh = _refresh(blank, found)
         seen = Observed(
-            connection, compiled, compiled.digested, members, generation, refresh, same, staged.columns
+            connection,
+            compiled,
+            cohort,
+            members,
+            generation,
+            refresh,
+            same,
+            staged.columns,
+            found.forgotten,
+            leaving,
         )
         _refuse_bad_keys(state, job, seen, found)
         yield seen
+
+
+def _leaving(state: StateReader, job: SyncJob) -> frozenset[str]:
+    """Members whose removal is queued by an erasure. Of a whole audience they simply are no longer a part."""
+    if job.spec.delivery is Delivery.SNAPSHOT:
+        return frozenset()
+    parts = state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=job.name)
+    return frozenset(key for part in parts for key in part.keys)
 
 
 def _compile(

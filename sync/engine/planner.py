@@ -64,19 +64,20 @@ class Planner:
     def difference(self, seen: Observed) -> Difference:
         """Checksums first; only where they differ, or members are dirty, a join of digests."""
         rejected = self.state.rejected(self.job.name)
-        dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
+        dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)} - seen.leaving)
         buckets = differing(seen.connection, seen.members)
         if not buckets and not dirty:
             if seen.refresh.invalid:
                 nothing(seen.connection)
-            members = seen.generation.members
             gone = {
                 r.key for r in rejected if _forgettable(r) or (r.code == "invalid" and not seen.refresh.invalid)
             }
-            return Difference(seen, Diff(unchanged=members), frozenset(gone))
+            return Difference(
+                seen, Diff(unchanged=seen.refresh.rows - seen.refresh.invalid), frozenset(gone - seen.leaving)
+            )
         seen, diff = self._compare(seen, dirty, rejected)
         told = {r.key for r in rejected if _forgettable(r)}
-        gone = told - changed_keys(seen.connection) if told else set()
+        gone = told - seen.leaving - changed_keys(seen.connection) if told else set()
         return Difference(seen, diff, frozenset(gone))
 
     def _compare(
@@ -100,6 +101,7 @@ class Planner:
             (r.key, r.op, r.given_up_at or 0.0, r.next_at > self.now) for r in self.state.rejected(self.job.name)
         )
         extra = [str(self.first_run_allowed), ",".join(sorted(ops)), repr(dirty), repr(held_out)]
+        extra += sorted(seen.leaving)
         return inputs_digest(self.job, seen.generation.number, seen.refresh.version, extra)
 
     def plan(self, difference: Difference, ops: frozenset[Op], *, kept_back: int = 0) -> Plan:
@@ -131,6 +133,7 @@ class Planner:
                 backed_off=diff.backed_off,
                 given_up=diff.given_up,
                 removals_kept_back=kept_back,
+                forgotten=seen.forgotten,
             ),
             frozen,
         )

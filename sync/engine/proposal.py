@@ -18,6 +18,7 @@ from sync.engine.plan import freeze_changes, inputs_digest, make_plan, verify_fi
 from sync.errors import StateError
 from sync.sdk.nouns import Op
 from sync.state.base import StateReader
+from sync.state.erasures import ErasureState
 from sync.state.nouns import Counts, Generation, Plan, PlanKind, PlanStatus, Refresh, Verdict
 from sync.state.parquet import source
 
@@ -56,7 +57,7 @@ def propose(
     are `kept_back` wait for a decision whatever else is said of them. Nothing is written to the ledger.
     """
     state, settings, job = ground.state, ground.settings, ground.job
-    frozen = freeze_changes(ground.connection, settings, job, select)
+    frozen = freeze_changes(ground.connection, settings, job, _without_forgotten(state, job, select))
     counts = with_counts(counts or Counts(members=ground.generation.members), frozen)
     verdicts = _judged(ground, kind, counts, frozen.file, kept_back=kept_back)
     return make_plan(
@@ -74,6 +75,15 @@ def propose(
         kind=kind,
         origin=origin,
     )
+
+
+def _without_forgotten(state: StateReader, job: SyncJob, select: str) -> str:
+    """Whoever an erasure is about to remove is not added or updated meanwhile."""
+    parts = state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=job.name)
+    keys = sorted({key for part in parts for key in part.keys})
+    if not keys:
+        return select
+    return f"SELECT * FROM ({select}) WHERE op = 'remove' OR key NOT IN ({', '.join(keys)})"
 
 
 def judged_again(state: StateReader, settings: EngineSettings, job: SyncJob, plan: Plan) -> str:

@@ -7,7 +7,16 @@ from typing import Any, Protocol
 
 from sync.state.nouns import Counts, Plan, Verdict, VerdictAnswer
 
-__all__ = ["Observer", "SilentObserver", "SyncReport", "exit_code", "joined", "with_rest"]
+__all__ = [
+    "Observer",
+    "SilentObserver",
+    "SyncReport",
+    "exit_code",
+    "joined",
+    "with_erased",
+    "with_rest",
+    "with_waiting",
+]
 
 _DELIVERED = ("applied", "accepted", "requests", "retries")
 _UNDELIVERED = ("rejected", "deferred", "unknown")
@@ -35,6 +44,7 @@ class SyncReport:
     unknown: int = 0
     requests: int = 0
     retries: int = 0
+    forgotten_waiting: int = 0  # people whose removal the destination has not acknowledged
     wall_s: float = 0.0
     code: str = ""  # of the error
     error: str = ""
@@ -50,7 +60,8 @@ class SyncReport:
     def undelivered(self) -> int:
         """Records that should be at the destination and are not known to be."""
         c = self.counts
-        return self.rejected + self.deferred + self.unknown + c.invalid + c.backed_off + c.not_undone
+        rest = c.invalid + c.backed_off + c.not_undone + self.forgotten_waiting
+        return self.rejected + self.deferred + self.unknown + rest
 
 
 def joined(resumed: SyncReport, report: SyncReport, *, complete: bool) -> SyncReport:
@@ -86,6 +97,27 @@ def with_rest(sent: SyncReport, rest: SyncReport) -> SyncReport:
         notes=(*sent.notes, *rest.notes),
         **_sums(sent, rest, (*_DELIVERED, *_UNDELIVERED)),
     )
+
+
+def with_erased(erased: SyncReport, report: SyncReport) -> SyncReport:
+    """One report for removals of forgotten people, and for the run that came after them."""
+    if erased.status == "held" and report.status != "held":
+        return with_rest(replace(report, plan=erased.plan), erased)
+    status = erased.status if report.status == "completed" else report.status
+    return replace(
+        report,
+        status=status,
+        plan=report.plan or erased.plan,
+        counts=replace(report.counts, remove=report.counts.remove + erased.counts.remove),
+        **_sums(erased, report, (*_DELIVERED, *_UNDELIVERED)),
+    )
+
+
+def with_waiting(report: SyncReport, people: int) -> SyncReport:
+    """A report that says how many forgotten people the destination still has; it is not green."""
+    note = f"{people:,} forgotten {'person is' if people == 1 else 'people are'} still to be removed"
+    status = "completed_with_errors" if report.status == "completed" else report.status
+    return replace(report, status=status, forgotten_waiting=people, notes=(*report.notes, note))
 
 
 def _sums(first: SyncReport, second: SyncReport, names: tuple[str, ...]) -> dict[str, Any]:

@@ -148,6 +148,7 @@ def load(connection: duckdb.DuckDBPyConnection, path: Path, answered: Answered) 
     """Tables of what was answered: `undone` rows, `exceptions`, `remote`; and the views `plan` and `applied`."""
     connection.execute(f"CREATE TEMP VIEW plan AS SELECT * FROM {source(connection, path)}")
     connection.execute("CREATE TEMP TABLE gaps (first BIGINT, last BIGINT)")
+    # Numbers, not a count: a person may have been erased from the file of a run that is over.
     (rows,) = connection.execute('SELECT coalesce(max("row") + 1, 0) FROM plan').fetchall()[0]
     _insert(connection, "gaps", _gaps([b for b in answered.batches if b.state is BatchState.ACKED], rows))
     connection.execute('CREATE TEMP TABLE undone AS SELECT unnest(range(first, last + 1)) AS "row" FROM gaps')

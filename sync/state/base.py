@@ -7,9 +7,10 @@ on. Each method is one transaction. Times are seconds since the epoch, UTC.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sync.sdk.nouns import Job, Op, Status
+from sync.state.erasures import Erasure, ErasurePart, ErasureState, Forgotten, Rewrite
 from sync.state.nouns import (
     Approval,
     Attempt,
@@ -136,6 +137,32 @@ class StateReader(ABC):
     def note(self, sync: str, name: str) -> str | None:
         """A remembered fact about a sync (its cohort's definition digest, say)."""
 
+    @abstractmethod
+    def erasure(self, id: str) -> Erasure | None:
+        """One erasure, by its id or a beginning of it that no other has."""
+
+    @abstractmethod
+    def erasures(self, *, limit: int = 20) -> list[Erasure]:
+        """Erasures, newest first."""
+
+    @abstractmethod
+    def erasure_parts(
+        self, *states: ErasureState, sync: str | None = None, erasure: str | None = None
+    ) -> list[ErasurePart]:
+        """Parts of erasures, by sync; all states where none is named."""
+
+    @abstractmethod
+    def forgotten(self, sync: str) -> list[Forgotten]:
+        """What keeps people out of a sync; the same digest may come from two erasures."""
+
+    @abstractmethod
+    def erasures_of(self, digests: Iterable[str]) -> set[str]:
+        """The erasures that one of these digests belongs to."""
+
+    @abstractmethod
+    def known_syncs(self) -> list[str]:
+        """Every sync that something is remembered of, also those that no mapping has any more."""
+
 
 class State(StateReader):
     """Writes. Methods that take a lease raise `Fenced`, and write nothing, if it was taken over."""
@@ -258,6 +285,53 @@ class State(StateReader):
     @abstractmethod
     def record(self, *events: Event) -> None:
         """Append to the audit log."""
+
+    # --- people who are forgotten -------------------------------------------------------------------------
+
+    @abstractmethod
+    def forget(
+        self,
+        leases: Sequence[Lease],
+        erasure: Erasure,
+        forgotten: Sequence[Forgotten],
+        parts: Sequence[ErasurePart],
+        plans: Mapping[str, Sequence[str]],
+        events: Sequence[Event] = (),
+    ) -> None:
+        """Keep an erasure before anything is erased, and keep the person out of every plan from here on.
+
+        `plans` has sync -> files of plans with the person: those that may still be delivered become void.
+        """
+
+    @abstractmethod
+    def rewrite(self, lease: Lease, rewrite: Rewrite) -> None:
+        """Name the files that took the place of others, and take the person's rows out of the ledger."""
+
+    @abstractmethod
+    def end_erasure(self, lease: Lease, part: ErasurePart, events: Sequence[Event] = ()) -> None:
+        """A part of an erasure is over: its keys go."""
+
+    @abstractmethod
+    def unquote(self, words: Iterable[str]) -> int:
+        """Take words out of what destinations said of other records; returns how many texts had one."""
+
+    @abstractmethod
+    def remember_again(
+        self,
+        leases: Sequence[Lease],
+        erasures: Iterable[str],
+        actor: str,
+        reason: str,
+        events: Sequence[Event] = (),
+    ) -> None:
+        """Take erasures back: the person may be sent again. Removals that were not made are not made."""
+
+    @abstractmethod
+    def compact(self, *, whole: bool = True) -> bool:
+        """Leave no byte of what was deleted in the journal, nor where `whole` in the ledger's file.
+
+        False where another process hindered it.
+        """
 
     @abstractmethod
     def reset(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:

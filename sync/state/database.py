@@ -123,6 +123,27 @@ class Database:
         if found != ["ok"]:
             raise _damaged(self.path, pragma)
 
+    def compact(self, *, whole: bool) -> bool:
+        """Empty the journal, and where `whole` write the file anew: no byte of what was deleted is left then.
+
+        What this version deletes is overwritten at once; earlier ones left it in the file's free pages. False
+        where another process was reading for longer than we wait: then it was not done.
+        """
+        with self._lock, self._translated():
+            own = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+            try:
+                own.execute("PRAGMA secure_delete = ON")
+                if whole:
+                    own.execute("VACUUM")
+                busy, *_ = own.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    return False
+                raise
+            finally:
+                own.close()
+        return not busy
+
     def close(self) -> None:
         """Close every connection; harmless when repeated."""
         with self._lock:
@@ -196,6 +217,7 @@ def _configure(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # macOS: a plain fsync does not reach the platter
     connection.execute("PRAGMA journal_size_limit = 67108864")
+    connection.execute("PRAGMA secure_delete = ON")  # what is deleted may be about a person
 
 
 def _begin(connection: sa.Connection) -> None:

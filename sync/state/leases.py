@@ -100,9 +100,12 @@ class LeaseLedger(LedgerReader, State):
     def _fenced(self, lease: Lease) -> Iterator[sa.Connection]:
         """A write transaction that only the lease's holder gets."""
         with self._db.write() as connection:
-            if connection.execute(_FENCE, _ours(lease)).first() is None:
-                raise fenced(lease)
+            self._check(connection, lease)
             yield connection
+
+    def _check(self, connection: sa.Connection, lease: Lease) -> None:
+        if connection.execute(_FENCE, _ours(lease)).first() is None:
+            raise fenced(lease)
 
     def _record(self, connection: sa.Connection, events: Iterable[Event]) -> None:
         if self._append is not None:

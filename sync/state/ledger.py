@@ -4,7 +4,8 @@ LedgerReader            reads.py      looks
 └─ LeaseLedger          leases.py     leases and the fence
    ├─ PlanLedger        planning.py   refreshes, plans, decisions
    ├─ RunLedger         sending.py    runs, batches, attempts
-   └─ SettleLedger      settling.py   the end of a run
+   ├─ SettleLedger      settling.py   the end of a run
+   └─ ErasureLedger     erasing.py    people who are forgotten
       Ledger            here: all of it, and the small things
 """
 
@@ -20,6 +21,7 @@ from sqlalchemy import bindparam, delete, update
 from sync.faultpoints import durable, reached
 from sync.state import rows, tables
 from sync.state.database import Database, upsert
+from sync.state.erasing import ErasureLedger
 from sync.state.leases import Record
 from sync.state.nouns import Event, Lease, RunRequest
 from sync.state.planning import PlanLedger
@@ -51,7 +53,7 @@ def open_ledger(path: Path, *, record: Record | None = None) -> Ledger:
     return Ledger(database, record)
 
 
-class Ledger(PlanLedger, RunLedger, SettleLedger):
+class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger):
     """The whole of `State` on one database; any number of threads may call it."""
 
     @property

@@ -65,6 +65,7 @@ class PlanKind(StrEnum):
     DIFF = "diff"  # the cohort, against members
     REVERT = "revert"  # the inverse of what a run was acknowledged for
     REPAIR = "repair"  # what the destination says, against members
+    ERASURE = "erasure"  # the removal of people who are forgotten
 
 
 class Decision(StrEnum):
@@ -181,6 +182,7 @@ class Counts:
     backed_off: int = 0  # rejected before; not tried again yet
     given_up: int = 0  # rejected before; a person gave them up
     removals_kept_back: int = 0  # not in this plan: a guardrail keeps them for a decision
+    forgotten: int = 0  # rows of people who were forgotten, which count nowhere else
     left_out: tuple[tuple[str, str, int], ...] = ()  # of a revert: (op of its run, why it is not undone, records)
 
     @property

@@ -314,6 +314,45 @@ paused = Table("paused", metadata, _text("name", primary_key=True), _text("reaso
 
 note = Table("note", metadata, _text("sync", primary_key=True), _text("name", primary_key=True), _text("value"))
 
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    _text("id", unique=True),
+    _time("at"),
+    _text("actor"),
+    _text("reason"),
+    _time("remembered_at", nullable=True),
+    _maybe("remembered_by"),
+    _maybe("remembered_reason"),
+)
+
+erasure_part = Table(
+    "erasure_part",
+    metadata,
+    Column("erasure", Text, ForeignKey("erasure.id"), primary_key=True),
+    _text("sync", primary_key=True),
+    _text("destination"),
+    _maybe("audience"),
+    _text("state"),
+    _text("outcome"),
+    _text("keys"),
+    _text("rows"),
+    _time("ended_at", nullable=True),
+    Index(None, "sync", "state"),
+)
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    _text("sync", primary_key=True),
+    _text("digest", primary_key=True),
+    Column("erasure", Text, ForeignKey("erasure.id"), primary_key=True),
+    _count("bucket"),
+    _text("probe"),
+    _text("secret"),
+)
+
 audit_event = Table(
     "audit_event",
     metadata,
