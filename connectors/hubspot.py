@@ -65,6 +65,7 @@ _LISTS = "/crm/v3/lists"
 _CONTACT_TYPE = "0-1"  # objectTypeId of contacts (spec, example of ListCreateRequest)
 _RATES = {"standard": 100, "professional": 190, "capacity_pack": 250}
 _SILENT = "HubSpot's answer does not say what became of this record"
+_BOTH = "HubSpot's answer says two different things of this record"
 
 
 class HubSpotConfig(Config):
@@ -87,7 +88,7 @@ class _Shape(BaseModel):
 
 
 class _Record(_Shape):
-    id: str
+    id: str = Option(min_length=1, max_length=100)
     properties: dict[str, str | None] = {}
     trace: str | None = Option(None, alias="objectWriteTraceId")
 
@@ -106,8 +107,16 @@ class _Problem(_Shape):
     @property
     def traces(self) -> list[str]:
         """The keys of the changes it is about."""
-        traces = self.context.get("objectWriteTraceId")
-        return [str(trace) for trace in traces] if isinstance(traces, list) else []
+        return self._listed("objectWriteTraceId")
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, or addresses, that were asked for and are not there."""
+        return self._listed("ids")
+
+    def _listed(self, name: str) -> list[str]:
+        listed = self.context.get(name)
+        return [str(one) for one in listed] if isinstance(listed, list) else []
 
 
 class _Records(_Shape):
@@ -285,10 +294,13 @@ class HubSpot(Connector[HubSpotConfig]):
         if not wanted:
             return ids, {}
         answer = self._contacts(list(dict.fromkeys(wanted.values())), by="email")
-        found = {email: record.id for record in answer.results for email in record.emails}
-        ids |= {key: found[email] for key, email in wanted.items() if email in found}
-        trouble = next((p for p in answer.errors if p.category != "OBJECT_NOT_FOUND"), None)
-        return ids, {c.key: _absent(c, trouble) for c in changes if c.key not in ids}
+        found: dict[str, set[str]] = {}
+        for record in answer.results:
+            for email in record.emails:
+                found.setdefault(email, set()).add(record.id)
+        ids |= {key: min(found[email]) for key, email in wanted.items() if len(found.get(email, ())) == 1}
+        lost = {c.key: wanted[c.key] for c in changes if c.key not in ids}
+        return ids, {c.key: _absent(c, lost[c.key], found, answer.errors) for c in changes if c.key in lost}
 
     def _write(self, changes: Sequence[Change], ids: Mapping[str, str]) -> dict[str, Receipt]:
         """Update the contacts' properties; receipts for those that did not take them."""
@@ -353,32 +365,44 @@ def _property(value: Value) -> str:
 
 def _settle(answer: _Records, names: Mapping[str, str]) -> dict[str, Receipt]:
     """Receipts of the records that an answer accounts for; `names` has change keys by contact id or e-mail."""
-    settled = {}
+    settled: dict[str, Receipt] = {}
     for record in answer.results:
         other = (names[name] for name in (record.id, *record.emails) if name in names)
         if key := record.trace or next(other, None):
-            settled[key] = Receipt(key, Status.APPLIED, remote_id=record.id)
+            receipt = Receipt(key, Status.APPLIED, remote_id=record.id)
+            settled[key] = receipt if settled.get(key, receipt) == receipt else Receipt(key, Status.UNKNOWN, _BOTH)
+    done = set(settled)
     for problem in answer.errors:
         for key in problem.traces:
-            settled[key] = Receipt(key, Status.REJECTED, problem.message)
+            refused = Receipt(key, Status.REJECTED, problem.message)
+            settled[key] = Receipt(key, Status.UNKNOWN, _BOTH) if key in done else refused
     return settled
 
 
-def _absent(change: Change, trouble: _Problem | None) -> Receipt:
-    """The receipt of a change whose contact was not found; nothing was sent for it."""
-    if trouble is not None:
-        return Receipt(change.key, Status.DEFERRED, f"HubSpot could not look the contact up: {trouble.message}")
-    if change.op is Op.REMOVE:
-        return Receipt(change.key, Status.APPLIED)
-    return Receipt(change.key, Status.REJECTED, "HubSpot has no contact with this e-mail address")
+def _absent(change: Change, email: str, found: Mapping[str, set[str]], problems: Sequence[_Problem]) -> Receipt:
+    """The receipt of a change without exactly one contact; nothing was sent for it.
+
+    That there is none counts only where an answer says so: of this address, or of addresses it does not name.
+    """
+    if email in found:
+        return Receipt(change.key, Status.DEFERRED, "HubSpot names several contacts with this e-mail address")
+    missing = [p for p in problems if p.category == "OBJECT_NOT_FOUND"]
+    if any(not p.ids or email in map(str.lower, p.ids) for p in missing):
+        if change.op is Op.REMOVE:
+            return Receipt(change.key, Status.APPLIED)
+        return Receipt(change.key, Status.REJECTED, "HubSpot has no contact with this e-mail address")
+    trouble = next((p.message for p in problems if p not in missing), "its answer does not mention it")
+    return Receipt(change.key, Status.DEFERRED, f"HubSpot could not look the contact up: {trouble}")
 
 
 def _moved(change: Change, id: str, list_id: str, moved: _Moved, lists: Mapping[str, set[str]]) -> Receipt:
     """The receipt of one addition or removal."""
     out = change.op is Op.REMOVE
-    if id in moved.missing and not out:
+    missing, done = id in moved.missing, id in (moved.removed if out else moved.added)
+    if id in (moved.added if out else moved.removed) or (missing and done):
+        return Receipt(change.key, Status.UNKNOWN, _BOTH, remote_id=id)
+    if missing and not out:
         return Receipt(change.key, Status.REJECTED, "HubSpot does not have this contact any more")
-    named = id in moved.missing or id in (moved.removed if out else moved.added)
-    if named or (id in lists and (list_id in lists[id]) is not out):
+    if missing or done or (id in lists and (list_id in lists[id]) is not out):
         return Receipt(change.key, Status.APPLIED, remote_id=id)
     return Receipt(change.key, Status.UNKNOWN, _SILENT, remote_id=id)

@@ -22,7 +22,6 @@ __all__ = ["Dispatch", "Halt"]
 
 _MARGIN = 2.0  # seconds for clocks and for the kernel to close a connection
 _BREAKER_MIN = 50  # rejected records before a share means anything
-_GOOD = (Status.APPLIED, Status.ACCEPTED)
 
 
 class Halt(HeadgateError):
@@ -105,9 +104,10 @@ class Dispatch:
 
     def read(self, row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
         """The outcomes that receipts tell; a whole audience is taken whole or not at all."""
+        outcomes = read(row, batch, receipts)
         if not self.snapshot:
-            return discreet(read(row, batch, receipts), row, batch, self.private)
-        if sum(1 for receipt in receipts if receipt.status in _GOOD) != len(batch.changes):
+            return discreet(outcomes, row, batch, self.private)
+        if outcomes.exceptions:
             raise ProtocolError("the destination did not take the whole audience")
         return Outcomes(applied=row.size)
 

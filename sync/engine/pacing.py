@@ -15,6 +15,10 @@ _MARGIN = 1.01
 """Windows are held a little longer than the destination's: its clock sees requests closer together than ours."""
 
 
+_LONGEST = 86400.0
+"""Seconds of the longest pause: an absurd wish must not silence an account until the process ends."""
+
+
 class _Account:
     """What all pacers of one account know: when its requests left, and until when it is paused."""
 
@@ -57,8 +61,8 @@ class Pacer:
         return True
 
     def pause(self, seconds: float) -> None:
-        """Grant nothing for so long: the destination asked for it."""
-        account = self._account
+        """Grant nothing for so long, a day at most: the destination asked for it."""
+        account, seconds = self._account, min(seconds, _LONGEST)
         with account.lock:
             account.paused_until = max(account.paused_until, account.clock() + seconds)
 

@@ -14,6 +14,11 @@ __all__ = ["discreet", "read", "the_same_for_all"]
 _MISSING = (Status.UNKNOWN, "the destination said nothing of this record")
 _NO_STATUS = (Status.UNKNOWN, "the connector gave a status that there is not")
 _TWICE = (Status.UNKNOWN, "the destination answered twice, and not the same")
+_ODD_ID = (Status.UNKNOWN, "the destination gave it an id that cannot be kept")
+
+_HIDDEN = "•••"
+_ID = 1000  # characters of a platform's own id
+_READ, _KEPT = 16_000, 2000  # characters of a reason that are looked at, and that are kept
 
 
 def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
@@ -44,7 +49,11 @@ def read(row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
         else:
             exceptions[key] = (status, str(receipt.reason)) if isinstance(status, Status) else _NO_STATUS
         if receipt.remote_id is not None:
-            remote_ids[positions[key]] = str(receipt.remote_id)
+            id = str(receipt.remote_id)
+            if len(id) <= _ID and id.isprintable():
+                remote_ids[positions[key]] = id
+            else:
+                exceptions.setdefault(key, _ODD_ID)
     for key in exceptions:
         applied -= seen[key] is Status.APPLIED
         accepted -= seen[key] is Status.ACCEPTED
@@ -71,21 +80,23 @@ def the_same_for_all(row: BatchRow, batch: Batch, status: Status, reason: str) -
 def discreet(outcomes: Outcomes, row: BatchRow, batch: Batch, private: frozenset[str]) -> Outcomes:
     """The outcomes with reasons that may be kept: no secret of ours, and none of the record's private values.
 
-    Destinations quote what they were sent. `private` names the identifiers and fields that are personal data.
+    Destinations quote what they were sent, at any length. `private` names the identifiers and fields that are
+    personal data. What a terminal would obey becomes a space.
     """
     if not outcomes.exceptions:
         return outcomes
 
     def kept(number: int, reason: str) -> str:
-        change = batch.changes[number - row.first]
+        change, reason = batch.changes[number - row.first], reason[:_READ]
         for name in private:
             value = change.identifiers.get(name, change.fields.get(name))
             if isinstance(value, str) and len(value) > 1:
                 reason = reason.replace(value, _HIDDEN)
-        return hide_secrets(reason)
+        return _plain(hide_secrets(reason)[:_KEPT])
 
     exceptions = [(n, key, op, status, kept(n, reason)) for n, key, op, status, reason in outcomes.exceptions]
     return replace(outcomes, exceptions=exceptions)
 
 
-_HIDDEN = "•••"
+def _plain(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -5,23 +5,29 @@ Each is an `httpx.Auth`: it signs a request as it is sent, so a dry run's previe
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
+import re
 import threading
 import time
 from collections.abc import Generator
-from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
 from sync.errors import AuthError, ProtocolError, RateLimited, Unavailable
+from sync.logging import register_secret
 from sync.sdk.http import retry_after
+from sync.sdk.values import json_object
 from sync.sdk.wire import host_of
 
 __all__ = ["Basic", "Bearer", "Chain", "ClientCredentials", "Header", "HmacSignature"]
 
 Flow = Generator[httpx.Request, httpx.Response, None]
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")  # what a header can carry (RFC 6750, section 2.1, and some)
+_LONGEST = 86400.0  # seconds a token is believed to live
 
 
 class Header(httpx.Auth):
@@ -50,6 +56,8 @@ class Basic(httpx.Auth):
 
     def __init__(self, user: str, password: SecretStr) -> None:
         self._basic = httpx.BasicAuth(user, password.get_secret_value())
+        pair = f"{user}:{password.get_secret_value()}".encode()
+        register_secret(base64.b64encode(pair).decode())  # the header, which an answer may quote
 
     def auth_flow(self, request: httpx.Request) -> Flow:
         """Set the header."""
@@ -154,25 +162,22 @@ class ClientCredentials(httpx.Auth):
             raise AuthError(
                 f"{host} refused us a token: it answered {status}", fix="Check the client's id and secret."
             )
-        answer = _json_object(response)
+        answer = json_object(response.content) or {}
         token, lifetime = answer.get("access_token"), answer.get("expires_in", 300)
-        if not isinstance(token, str) or not token or not isinstance(lifetime, int | float | str):
+        if (
+            not isinstance(token, str)
+            or not _TOKEN.fullmatch(token)
+            or not isinstance(lifetime, int | float | str)
+        ):
             raise ProtocolError(f"{host} answered the request for a token without one")
+        register_secret(token)
         self._token = token
         self._until = time.monotonic() + max(1.0, _seconds(lifetime) - 60)
-
-
-def _json_object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _seconds(lifetime: float | str) -> float:
     """Some servers send the number as text."""
     try:
-        return float(lifetime)
-    except ValueError:
+        return min(float(lifetime), _LONGEST)
+    except (ValueError, OverflowError):
         return 300.0

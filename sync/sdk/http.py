@@ -11,7 +11,9 @@
 | name unknown, refused, no connection in time | `Unavailable(applied=False)` |
 | time over, reset, cut or garbled after the connection stood | `Unavailable(applied=None)` |
 
-What the destination wrote goes to the error's `detail`, never into its message.
+What the destination wrote goes to the error's `detail`, never into its message. It decides nothing about what is
+sent next: cookies are not kept, redirects are not followed, and a link to another address is refused, so that
+credentials and people never go where an answer points. Text is read as UTF-8, whatever charset an answer names.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
+from sync.sdk.compression import ACCEPTED
 from sync.sdk.wire import MAX_ANSWER, OVER, Transport, host_of, unreachable
 
 if TYPE_CHECKING:
@@ -48,6 +52,10 @@ for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 _UNAVAILABLE = frozenset({408, 425})
+_FOLLOWED = frozenset({301, 302, 303, 307, 308})  # what httpx reads a `Location` of
+_PORTS = {"http": 80, "https": 443}
+
+Origin = tuple[str, str, int | None]
 
 
 class Meter:
@@ -72,6 +80,13 @@ def _nothing() -> None:
     """The default hook."""
 
 
+class _NoCookies(CookieJar):
+    """Keeps none: a session that an answer opens must not decide what the next request means."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Leave them where they are."""
+
+
 class _Gate(httpx.BaseTransport):
     """Calls the client's hook before each request, then counts it."""
 
@@ -84,7 +99,11 @@ class _Gate(httpx.BaseTransport):
         if over is not None:
             request.extensions = {**request.extensions, OVER: over}
         self._client.meter.count()
-        return self._inner.handle_request(request)
+        response = self._inner.handle_request(request)
+        response.encoding = "utf-8"  # a charset can be anything, a decompressor too
+        if response.status_code in _FOLLOWED:
+            response.headers.pop("location", None)  # httpx would read it, though it is not to follow it
+        return response
 
     def close(self) -> None:
         self._inner.close()
@@ -107,13 +126,23 @@ class DestinationClient(httpx.Client):
         before_request: Callable[[], float | None] = _nothing,
         **options: Any,
     ) -> None:
-        super().__init__(transport=_Gate(self, transport), timeout=None, trust_env=False, **options)
+        super().__init__(
+            transport=_Gate(self, transport), timeout=None, trust_env=False, cookies=_NoCookies(), **options
+        )
         self.before_request = before_request
         self.meter = Meter()
         self._connector = connector
+        self._origin = _origin(self.base_url)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send once and classify the answer. Raises `DestinationError`."""
+        """Send once and classify the answer. Raises `DestinationError`; nothing goes to another origin than that
+        of the connector's `base_url`."""
+        if _origin(request.url) != self._origin:
+            raise ProtocolError(
+                f"{self.base_url.host or 'the destination'} or its connector points to {host_of(request)}: "
+                "requests and credentials go to the destination's own address only",
+                fix="Check the address in config.toml; if it is right, report this.",
+            )
         options["follow_redirects"] = False
         failure: DestinationError | None
         try:
@@ -145,7 +174,7 @@ def build_client(
         connector,
         base_url=connector.base_url(config),
         auth=connector.auth(config),
-        headers={"user-agent": user_agent},
+        headers={"user-agent": user_agent, "accept-encoding": ACCEPTED},
         before_request=before_request,
         transport=transport or Transport(timeout=timeout, connections=connections),
     )
@@ -158,6 +187,11 @@ def offline_client(connector: type[Connector[Any]], config: Config) -> Destinati
         raise Unavailable(f"{host_of(request)} was not asked: this client is offline", applied=False)
 
     return build_client(connector, config, timeout=0, transport=httpx.MockTransport(refuse))
+
+
+def _origin(url: httpx.URL) -> Origin:
+    """What decides whether two addresses are one server's (RFC 6454)."""
+    return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
 
 
 def _failure(
@@ -228,5 +262,5 @@ def _number(text: str) -> float | None:
 def _date(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

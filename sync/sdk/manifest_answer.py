@@ -122,9 +122,11 @@ def _two_lists(answer: TwoLists, changes: Sequence[Change], body: Any, response:
     receipts = []
     for change in changes:
         label = _label_of(change, answer.match)
-        rest = Status.APPLIED if label in applied else Status.UNKNOWN
-        why = "" if label in applied else "the answer does not mention it"
-        receipts.append(_settled(change.key, refused.get(label), rest, why))
+        if (label in applied) == (label in refused):
+            why = "the answer mentions it twice" if label in applied else "the answer does not mention it"
+            receipts.append(Receipt(change.key, Status.UNKNOWN, why))
+        else:
+            receipts.append(_settled(change.key, refused.get(label)))
     return receipts
 
 

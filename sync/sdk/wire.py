@@ -4,6 +4,10 @@ httpx limits single socket operations, not a request: a peer that takes or gives
 for ever. The commit protocol needs a moment after which a request is certainly dead, so the time left is
 checked at every socket operation, and at the deadline the connection is reset, which also drops what the kernel
 had not sent yet.
+
+An answer proves something only where it is whole and is the answer to this request: one that lay ready before
+its request left, that says success to a request it did not take to its end, or whose end nobody marked and that is
+empty, is as good as none.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ import struct
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import httpcore
 import httpx
 
 from sync.errors import DestinationError, ProtocolError, RequestError, Unavailable
+from sync.sdk.compression import Undecodable, decompressed
 
 __all__ = ["MAX_ANSWER", "OVER", "Transport", "host_of", "unreachable"]
 
@@ -54,15 +59,22 @@ class _Deadline(threading.local):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A socket whose every operation looks at the deadline."""
+    """A socket whose every operation looks at the deadline.
+
+    `heard` says whether anything was read since the last write, `refused` whether a write failed: such a
+    connection is not used again.
+    """
 
     def __init__(self, sock: socket.socket, deadline: _Deadline) -> None:
         self._sock = sock
         self._deadline = deadline
+        self.heard = False
+        self.refused = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline's
         try:
             self._sock.settimeout(self._deadline.left(httpcore.ReadTimeout))
+            self.heard = True
             return self._sock.recv(max_bytes)
         except TimeoutError:
             raise httpcore.ReadTimeout from None
@@ -71,6 +83,7 @@ class _Stream(httpcore.NetworkStream):
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline's
         view = memoryview(buffer)
+        self.heard = False
         try:
             while view:
                 self._sock.settimeout(self._deadline.left(httpcore.WriteTimeout))
@@ -78,6 +91,7 @@ class _Stream(httpcore.NetworkStream):
         except TimeoutError:
             raise httpcore.WriteTimeout from None
         except OSError as exc:
+            self.refused = True
             raise httpcore.WriteError(str(exc)) from None
 
     def close(self) -> None:
@@ -137,6 +151,8 @@ class _Backend(httpcore.NetworkBackend):
             sock = self._connect(host, port)
         except TimeoutError:
             raise httpcore.ConnectTimeout from None
+        except UnicodeError:  # a label of more than 63 characters, say
+            raise httpcore.ConnectError("the name is none that a host can have") from None
         except OSError as exc:
             raise httpcore.ConnectError(exc.strerror or str(exc)) from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -208,9 +224,9 @@ class Transport(httpx.BaseTransport):
             httpcore.NetworkError,
             httpcore.ProtocolError,
             httpcore.ProxyError,
+            httpcore.UnsupportedProtocol,
+            Undecodable,
         ) as exc:
-            failure = unreachable(request, exc)
-        except (httpcore.UnsupportedProtocol, httpx.DecodingError) as exc:
             failure = unreachable(request, exc)
         finally:
             self._deadline.ends = float("inf")
@@ -233,6 +249,7 @@ class Transport(httpx.BaseTransport):
             )
         )
         try:
+            _refuse_out_of_turn(request, answer)
             return _read(request, answer)
         finally:
             answer.close()
@@ -257,28 +274,42 @@ class Transport(httpx.BaseTransport):
             pool.close()
 
 
-class _Parts(httpx.SyncByteStream):
-    def __init__(self, parts: Iterable[bytes]) -> None:
-        self._parts = parts
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._parts)
+def _refuse_out_of_turn(request: httpx.Request, answer: httpcore.Response) -> None:
+    """Raise `Unavailable` for an answer that cannot be the answer to this request."""
+    stream = answer.extensions.get("network_stream")
+    if not isinstance(stream, _Stream):  # after a switch of protocols: never a success
+        return
+    if not stream.heard:
+        raise Unavailable(f"{host_of(request)} answered before it was asked")
+    if stream.refused and answer.status < 300:
+        raise Unavailable(f"{host_of(request)} answered and had not taken the whole request")
 
 
 def _read(request: httpx.Request, answer: httpcore.Response) -> httpx.Response:
     """The answer with its body read and decoded."""
+    headers = httpx.Headers(answer.headers)
     parts: Iterable[bytes] = answer.iter_stream()
-    headers = answer.headers
-    if any(name.lower() == b"content-encoding" for name, _ in headers):
-        parts = httpx.Response(answer.status, headers=headers, stream=_Parts(parts)).iter_bytes()
-        headers = [h for h in headers if h[0].lower() not in (b"content-encoding", b"content-length")]
-    body, size = [], 0
+    if "content-encoding" in headers:
+        parts = decompressed(parts, headers.pop("content-encoding"))
+        headers.pop("content-length", None)
+    body = bytearray()
     for part in parts:
-        body.append(part)
-        size += len(part)
-        if size > MAX_ANSWER:
+        body += part
+        if len(body) > MAX_ANSWER:
             raise ProtocolError(f"{host_of(request)} answered with more than {MAX_ANSWER // 1048576} MiB")
-    return httpx.Response(answer.status, headers=headers, content=b"".join(body))
+    if not body and _unmarked(request, answer):
+        raise httpcore.RemoteProtocolError("an empty body whose end nobody marked")
+    return httpx.Response(answer.status, headers=headers, content=bytes(body))
+
+
+def _unmarked(request: httpx.Request, answer: httpcore.Response) -> bool:
+    """Did only the end of the connection end the answer, without the peer having said that it would (RFC 9112,
+    section 9.6)? Then the body may have been cut off before it began."""
+    headers = httpx.Headers(answer.headers)
+    bodiless = request.method == "HEAD" or answer.status in (204, 304) or "content-length" in headers
+    if bodiless or "transfer-encoding" in headers or answer.extensions.get("http_version") != b"HTTP/1.1":
+        return False
+    return "close" not in headers.get("connection", "").lower()
 
 
 def host_of(request: httpx.Request) -> str:
@@ -305,7 +336,7 @@ def unreachable(request: httpx.Request, exc: Exception) -> DestinationError:
     host, kind = host_of(request), type(exc).__name__
     if kind in _BAD_REQUEST:
         return RequestError(f"the request for {host} is not valid HTTP", str(exc))
-    if kind == "DecodingError":
+    if kind == "Undecodable":
         return ProtocolError(f"{host} sent an answer that cannot be decompressed", str(exc))
     if kind == "ConnectError":
         return Unavailable(f"cannot connect to {host}: {exc}", applied=False)

@@ -322,9 +322,9 @@ def test_a_proxy_of_the_environment_is_used_but_not_for_the_loopback(monkeypatch
     with serving(proxy) as port, serving(_answering(OK)) as direct:
         monkeypatch.setenv("HTTP_PROXY", f"http://ana:pw@127.0.0.1:{port}")
         monkeypatch.setenv("http_proxy", f"http://ana:pw@127.0.0.1:{port}")
-        client = _real(direct)
-        client.get("/")
-        client.get("http://api.acme.example/people")
+        _real(direct).get("/")
+        _OPEN.append(build_client(_plain(url="http://api.acme.example"), Config(), timeout=2))
+        _OPEN[-1].get("/people")
 
     (request,) = asked
     assert request.startswith(b"GET http://api.acme.example/people HTTP/1.1")
