@@ -34,11 +34,12 @@ class Patience:
         return self.tries >= self.settings.attempts
 
     def delay(self, state: RetryCallState) -> float:
-        """Seconds until the next try; a destination that says when is obeyed by the pacer instead."""
-        if _asked(state.outcome.exception() if state.outcome else None) is not None:
-            return 0.0
+        """Seconds until the next try. A destination that says when is obeyed by the pacer instead, unless it asks
+        for less than we would wait by ourselves: `Retry-After: 0` is no leave to hammer it."""
         exponent = min(30, max(0, state.attempt_number - 1))
-        return float(min(self.settings.backoff_max, self.settings.backoff_first * 2**exponent))
+        own = float(min(self.settings.backoff_max, self.settings.backoff_first * 2**exponent))
+        asked = _asked(state.outcome.exception() if state.outcome else None)
+        return own if asked is None or asked < own else 0.0
 
 
 def _asked(error: BaseException | None) -> float | None:
