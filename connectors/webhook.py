@@ -18,8 +18,8 @@ What the answer means:
 |---|---|
 | 2xx with an empty body, or a JSON object without `errors` (or with none listed) | every record was applied |
 | 200, 207, 422 with `{"errors": [null, {"message": "..."}, ...]}`, an entry a record | `null`: applied |
-| the same, and the entry is not `null` | that record was rejected |
-| `errors` that does not fit the records, 207 without it, 422 with only `null` | unknown |
+| the same, and the entry is an object or a text | that record was rejected |
+| any other entry; `errors` that does not fit the records, 207 without it, 422 with only `null` | unknown |
 | 2xx with `"success": false`, `"ok": false` or an `error` | unknown |
 | 2xx with anything else, HTML say | unknown |
 | any other 4xx | the whole batch was refused |
@@ -170,10 +170,10 @@ def _aligned(errors: Any, batch: Batch, response: httpx.Response) -> bool:
 def _receipt(key: str, error: Any) -> Receipt:
     if error is None:
         return Receipt(key, Status.APPLIED)
-    if isinstance(error, dict | str):
+    if isinstance(error, dict) or (isinstance(error, str) and error.strip()):
         reason = error.get("message") if isinstance(error, dict) else error
         return Receipt(key, Status.REJECTED, _cut(reason))
-    return Receipt(key, Status.UNKNOWN, "the answer's entry is neither null nor an object with a message")
+    return Receipt(key, Status.UNKNOWN, "the answer's entry is neither null nor an error")
 
 
 def _cut(reason: Any) -> str:

@@ -95,6 +95,7 @@ def test_the_signature_can_be_checked_by_the_receiver() -> None:
         (httpx.Response(422, json={"errors": [None, {"message": "bad"}, {}]}), "arr"),
         (httpx.Response(200, json={"errors": [None, "bad", None]}), "ara"),
         (httpx.Response(200, json={"errors": [None, 7, None]}), "a?a"),
+        (httpx.Response(200, json={"errors": [" ", "", False]}), "???"),
         (httpx.Response(200, json={"errors": [{"message": "bad"}]}), "???"),
         (httpx.Response(200, json={"errors": {"0": "bad"}}), "???"),
         (httpx.Response(200, json={"errors": "bad"}), "???"),
