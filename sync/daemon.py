@@ -21,6 +21,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor as TickPool
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from sync.engine.job import SyncJob
+from sync.engine.pauses import pause_of
 from sync.engine.report import SyncReport
 from sync.errors import HeadgateError
 from sync.schedule import Cron, Every, parse, slot, slot_time
@@ -244,8 +245,8 @@ class Daemon:
         return job.account not in accounts and not alive(self._state.lease(name)) and not self._paused(name)
 
     def _paused(self, name: str) -> bool:
-        paused, job = self._state.paused(), self._jobs.get(name)
-        return name in paused or (job is not None and f"destination:{job.destination}" in paused)
+        job = self._jobs.get(name)
+        return pause_of(self._state.paused(), name, job.destination if job is not None else "") is not None
 
     def _work(self, job: SyncJob, request: RunRequest) -> None:
         with structlog.contextvars.bound_contextvars(sync=job.name):

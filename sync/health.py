@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sync.durations import format_duration
+from sync.engine.pauses import pause_of
 from sync.mapping import Cohort, Sync
 from sync.schedule import next_runs
 from sync.state.base import StateReader
@@ -50,6 +51,7 @@ class Standing:
     members: int
     rejected: int
     held_plan: str | None
+    paused: str | None = None  # why, where it or its destination is
 
 
 def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
@@ -65,7 +67,14 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
     health, reasons = _health(
         sync, cohort, last, plans[0].verdicts if plans else None, freshness, rejected, len(state.dirty(sync.name))
     )
-    interrupted = state.open_run(sync.name) if activity is Activity.WAITING else None
+    pause = pause_of(state.paused(), sync.name, sync.destination)
+    if pause is not None and health is not Health.DISABLED:
+        health, reasons = (
+            max(health, Health.WARNING, key=_gravity),
+            [*reasons, f"{pause[0]} is paused: {pause[1]}"],
+        )
+    halted = activity in (Activity.WAITING, Activity.PAUSED)
+    interrupted = state.open_run(sync.name) if halted else None
     if interrupted is not None and interrupted.status is not RunStatus.WAITING and health is not Health.DISABLED:
         health, reasons = Health.FAILING, ["a run was interrupted, and the next one goes on with it", *reasons]
     due = next_runs(sync.schedule, now) if activity is not Activity.PAUSED and not sync.disabled else []
@@ -81,7 +90,12 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
         members=state.generation(sync.name).members,
         rejected=rejected,
         held_plan=plans[0].id if plans else None,
+        paused=None if pause is None else pause[1],
     )
+
+
+def _gravity(health: Health) -> int:
+    return -list(Health).index(health)
 
 
 def _newest(refresh: Refresh) -> float:
@@ -91,8 +105,7 @@ def _newest(refresh: Refresh) -> float:
 def _activity(state: StateReader, sync: Sync) -> Activity:
     if alive(state.lease(sync.name)):
         return Activity.RUNNING
-    paused = state.paused()
-    if sync.name in paused or f"destination:{sync.destination}" in paused:
+    if pause_of(state.paused(), sync.name, sync.destination) is not None:
         return Activity.PAUSED
     if state.open_run(sync.name) is not None or state.requests(sync.name):
         return Activity.WAITING
@@ -129,7 +142,7 @@ def _health(
         found.append((Health.WARNING, f"{dirty:,} records whose outcome is unknown"))
     if not found and last is not None and last.status is RunStatus.COMPLETED_WITH_ERRORS:
         found.append((Health.WARNING, "the last run did not deliver every record"))
-    found.sort(key=lambda item: list(Health).index(item[0]))
+    found.sort(key=lambda item: -_gravity(item[0]))
     return (found[0][0], [reason for _, reason in found]) if found else (Health.HEALTHY, [])
 
 

@@ -32,6 +32,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "run": "Plan and deliver, or hold for a decision.",
         "approve": "Release a held plan, with a reason.",
         "reject": "Turn a held plan down, with a reason.",
+        "pause": "Stop syncs, or all of a destination, for a while.",
+        "resume": "Let paused syncs and destinations run again.",
         "daemon": "Run every sync on its schedule.",
     },
     "Look": {

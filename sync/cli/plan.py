@@ -12,6 +12,7 @@ from sync.cli.context import Session, opened, reason_of
 from sync.cli.observer import observing
 from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
+from sync.cli.revert import job_of
 from sync.cli.samples import samples
 from sync.engine.report import SyncReport
 
@@ -25,7 +26,8 @@ from sync.engine.report import SyncReport
 @click.option("--first-run", is_flag=True, help="Judge as if the first run were allowed.")
 @click.option("--samples", "count", default=3, show_default=True, help="Sample records shown per op.")
 @click.option("--reveal", is_flag=True, help="Show samples unmasked; needs --reason and is audited.")
-@click.option("--reason", default="", help="Why the samples are needed unmasked.")
+@click.option("--revert", metavar="RUN", help="Plan to put back what that run changed; it pauses the sync.")
+@click.option("--reason", default="", help="Why the run is reverted, or the samples are needed unmasked.")
 @click.pass_obj
 def command(
     options: Options,
@@ -35,19 +37,23 @@ def command(
     first_run: bool,
     count: int,
     reveal: bool,
+    revert: str | None,
     reason: str,
 ) -> int:
     """Show what a run would change, and what holds it.
 
     Nothing is sent. The plan is frozen: `run --plan` delivers exactly it, or says why not.
     """
-    why = reason_of(reason) if reveal else ""
+    why = reason_of(reason) if reveal or revert is not None else ""
     with opened(options) as session:
         with observing(verbose=options.verbose > 0) as observer:
             runner = session.runner(observer=observer)
-            reports = [runner.plan(job, first_run=first_run) for job in session.jobs(syncs)]
+            if revert is not None:
+                reports = [runner.revert(job_of(session, syncs, revert), revert, why, deliver=False)]
+            else:
+                reports = [runner.plan(job, first_run=first_run) for job in session.jobs(syncs)]
         code = _exit_code(reports, detailed=detailed_exitcode)
-        shown = [samples(session, r.plan, count, reveal_reason=why) for r in reports]
+        shown = [samples(session, r.plan, count, reveal_reason=why if reveal else "") for r in reports]
         if out is not None:
             plan_file.write(out, reports)
         if options.json:

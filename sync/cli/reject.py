@@ -9,7 +9,7 @@ from sync.cli.approve import decide
 from sync.cli.context import opened, reason_of
 from sync.cli.options import Options
 from sync.cli.options import command as _command
-from sync.state.nouns import Decision
+from sync.state.nouns import Decision, PlanKind
 
 
 @_command("reject")
@@ -25,3 +25,5 @@ def command(options: Options, plan: str, reason: str) -> None:
             output.document("reject", **fields, status=decided.status.value, exit_code=0)
         else:
             output.say(f"plan {decided.id} of {decided.sync} is rejected by {session.actor}", kind="ok")
+            if decided.kind is PlanKind.REVERT and decided.sync in session.ledger.paused():
+                output.say(f"  it is still paused; go on with: {session.command(f'resume {decided.sync}')}")

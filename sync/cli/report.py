@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sync.cli import output, words
 from sync.durations import format_duration
 from sync.engine.report import SyncReport
-from sync.state.nouns import PlanStatus, Verdict, VerdictAnswer
+from sync.state.nouns import PlanKind, PlanStatus, Verdict, VerdictAnswer
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
@@ -26,6 +26,8 @@ def plan_data(report: SyncReport) -> dict[str, Any]:
         "sync": report.sync,
         "status": report.status,
         "plan": plan.id if plan else None,
+        "kind": str(plan.kind) if plan else None,
+        "reverts": plan.origin if plan and plan.kind is PlanKind.REVERT else None,
         "digest": plan.digest if plan else None,
         "add": counts.add,
         "update": counts.update,
@@ -37,6 +39,7 @@ def plan_data(report: SyncReport) -> dict[str, Any]:
         "given_up": counts.given_up,
         "removals_kept_back": counts.removals_kept_back,
         "forgotten": counts.forgotten,
+        "not_undone": [{"op": op, "why": why, "records": records} for op, why, records in counts.left_out],
         "held": [_verdict(v) for v in report.held],
         "warnings": [_verdict(v) for v in report.verdicts if v.answer is VerdictAnswer.WARN],
         "expires_at": words.iso(plan.expires_at) if plan else None,
@@ -78,15 +81,18 @@ def show_plan(session: Session, report: SyncReport, samples: Sequence[dict[str, 
         _next(session, report)
 
 
-def show_run(session: Session, report: SyncReport) -> None:
+def show_run(session: Session, report: SyncReport, samples: Sequence[dict[str, Any]] = ()) -> None:
     """The outcome of one sync's run."""
     _head(report)
     _counts(report)
     delivered = report.applied + report.accepted
     if report.requests or delivered or report.undelivered:
         output.say(f"  {_outcomes(report)}")
+        output.say(f"  run {report.run}")
     _problems(session, report)
     _verdicts(report.verdicts)
+    for line in sample_lines(samples):
+        output.say(line)
     _notes(report)
     _next(session, report)
 
@@ -98,10 +104,16 @@ def _head(report: SyncReport) -> None:
             part for part in (report.plan.destination, report.plan.object, report.plan.audience) if part
         )
         target = f" -> {where}"
-    kind = {"failed": "error", "stopped": "error", "cancelled": "error", "held": "warning"}.get(
-        report.status, "ok"
-    )
+    kind = {
+        "failed": "error",
+        "stopped": "error",
+        "cancelled": "error",
+        "held": "warning",
+        "paused": "warning",
+    }.get(report.status, "ok")
     kind = "warning" if kind == "ok" and (report.held or report.undelivered or report.status in _OPEN) else kind
+    if report.plan is not None and report.plan.kind is PlanKind.REVERT:
+        target += f", reverting run {report.plan.origin}"
     output.say(f"{report.sync}{target}: {_STATUS.get(report.status, report.status)}", kind=kind)
 
 
@@ -109,6 +121,7 @@ _OPEN = ("sending", "waiting")
 _STATUS = {
     "ready": "ready to run",
     "unchanged": "nothing to do",
+    "paused": "paused, left out",
     "held": "held, waits for a decision",
     "completed": "done",
     "completed_with_errors": "done, but not every record was delivered",
@@ -120,7 +133,7 @@ _STATUS = {
 
 def _counts(report: SyncReport) -> None:
     c = report.counts
-    if report.status == "failed" and not report.plan:
+    if report.status in ("failed", "paused") and not report.plan:
         return
     output.say(f"  +{c.add:,} add  ~{c.update:,} update  -{c.remove:,} remove  ={c.unchanged:,} unchanged")
     extra = {
@@ -134,6 +147,10 @@ def _counts(report: SyncReport) -> None:
     said = [f"{count:,} {what}" for what, count in extra.items() if count]
     if said:
         output.say("  " + ", ".join(said))
+    if c.left_out:
+        output.say(f"  {c.not_undone:,} cannot be undone:")
+    for op, why, records in c.left_out:
+        output.say(f"    {records:,} {op}: {why}")
 
 
 def _outcomes(report: SyncReport) -> str:
@@ -169,12 +186,13 @@ def _verdicts(verdicts: Iterable[Verdict]) -> None:
 
 def sample_lines(samples: Iterable[dict[str, Any]]) -> list[str]:
     """One line a sample, masked already or on purpose not."""
-    signs = {"add": "+", "update": "~", "remove": "-"}
+    signs = {"add": "+", "update": "~", "remove": "-", "left_out": "!"}
     lines = []
     for sample in samples:
         op = str(sample.get("op", ""))
         who = ", ".join(f"{k}={_text(v)}" for k, v in (sample.get("identifiers") or {}).items())
         what = "" if op == "remove" else _change(sample)
+        what = str(sample.get("why")) if op == "left_out" else what
         lines.append(f"  {signs.get(op, ' ')} {words.cut(f'{who}  {what}', 74)}".rstrip())
     return lines
 

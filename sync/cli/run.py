@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sync.cli import output, plan_file, report
-from sync.cli.context import Session, opened
+from sync.cli.context import Session, opened, reason_of
 from sync.cli.observer import observing
 from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
+from sync.cli.revert import job_of
+from sync.cli.samples import samples
 from sync.cli.signals import draining
+from sync.engine.pauses import pause_of
 from sync.engine.report import SyncReport, exit_code
 from sync.errors import UsageError
 from sync.sdk.nouns import Op
+from sync.state.nouns import PlanKind
 
 if TYPE_CHECKING:
     from sync.engine.job import SyncJob
@@ -38,24 +42,57 @@ def _ops(context: click.Context, parameter: click.Parameter, value: str | None) 
 )
 @click.option("--only", callback=_ops, metavar="OPS", help="Deliver only these ops: add,update,remove.")
 @click.option("--first-run", is_flag=True, help="Allow the first run of a sync; harmless on later runs.")
+@click.option("--revert", metavar="RUN", help="Put back what that run changed; it pauses the sync.")
+@click.option("--reason", default="", help="Why the run is reverted; kept in the audit log.")
 @click.pass_obj
 def command(
-    options: Options, syncs: tuple[str, ...], plan: str | None, only: frozenset[Op] | None, first_run: bool
+    options: Options,
+    syncs: tuple[str, ...],
+    plan: str | None,
+    only: frozenset[Op] | None,
+    first_run: bool,
+    revert: str | None,
+    reason: str,
 ) -> int:
     """Plan and deliver, or hold for a decision.
 
     A run that was interrupted is finished first. Syncs go one after another. The first signal finishes what is
     in flight and keeps the rest for the next run; the second quits at once.
+
+    Paused syncs are left out where none is named. --revert undoes a run as far as that can be done, and says
+    what cannot; it is planned, judged and held like any other change.
     """
+    why = _why(revert, reason, other=bool(plan or only is not None or first_run))
     with opened(options) as session:
         reports = []
         with observing(verbose=options.verbose > 0) as observer, draining(_tell) as stop:
             runner = session.runner(observer=observer, stop=stop)
-            for job, digest in _work(session, syncs, plan):
-                if stop.is_set():
-                    break
-                reports.append(runner.run(job, first_run=first_run, only=only, plan=digest))
+            if revert is not None:
+                reports.append(runner.revert(job_of(session, syncs, revert), revert, why))
+            else:
+                for job, digest in _work(session, syncs, plan):
+                    if stop.is_set():
+                        break
+                    skipped = None if syncs or digest else _paused(session, job)
+                    reports.append(skipped or runner.run(job, first_run=first_run, only=only, plan=digest))
         return finish(session, reports, "run", stopped=stop.is_set())
+
+
+def _why(revert: str | None, reason: str, *, other: bool) -> str:
+    """The reason of a revert. Raises `UsageError` where the options do not go together."""
+    if revert is None:
+        if reason:
+            raise UsageError("--reason goes with --revert", fix="leave it out")
+        return ""
+    if other:
+        raise UsageError("--revert makes a plan of its own, whole", fix="leave --plan, --only and --first-run out")
+    return reason_of(reason)
+
+
+def _paused(session: Session, job: SyncJob) -> SyncReport | None:
+    """What is told of a sync that was not named and is paused."""
+    found = pause_of(session.ledger.paused(), job.name, job.destination)
+    return None if found is None else SyncReport(job.name, "paused", notes=(f"{found[0]} is paused: {found[1]}",))
 
 
 def _work(session: Session, syncs: tuple[str, ...], plan: str | None) -> Iterator[tuple[SyncJob, str | None]]:
@@ -81,13 +118,21 @@ def finish(session: Session, reports: list[SyncReport], name: str, *, stopped: b
     """Print the reports and return the exit code; a run that was told to stop has not succeeded."""
     code = exit_code(reports) or int(stopped)
     if session.options.json:
-        output.document(name, syncs=[report.report_data(r) for r in reports], exit_code=code)
+        data = [{**report.report_data(r), **_samples(session, r)} for r in reports]
+        output.document(name, syncs=data, exit_code=code)
         return code
     for one in reports:
-        report.show_run(session, one)
+        report.show_run(session, one, _samples(session, one).get("samples", ()))
     if not reports:
         output.say("no sync is selected" if not stopped else "stopped before anything was done")
     return code
+
+
+def _samples(session: Session, report: SyncReport) -> dict[str, list[dict[str, Any]]]:
+    """What a revert is about, masked: `plan` shows the cohort's changes and not these."""
+    if report.plan is None or report.plan.kind is not PlanKind.REVERT:
+        return {}
+    return {"samples": samples(session, report.plan, 3)}
 
 
 def _tell(message: str) -> None:

@@ -21,8 +21,9 @@ def samples(session: Session, plan: Plan | None, per_op: int, *, reveal_reason: 
 
     found = read(session.engine, plan, per_op=per_op)
     if not reveal_reason:
-        fields = session.job(plan.sync).sync.fields
-        pii = frozenset(field.to for field in fields if field.pii)
+        # A revert may have fields of an earlier mapping: what is not known to be harmless is masked.
+        harmless = {field.to for field in session.job(plan.sync).sync.fields if not field.pii}
+        pii = frozenset(name for sample in found for name in sample["fields"]) - harmless
         return [words.masked_sample(sample, pii) for sample in found]
     session.ledger.record(
         Event(session.actor, "plan.revealed", plan.id, {"reason": reveal_reason, "records": len(found)})

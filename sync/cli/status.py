@@ -62,6 +62,7 @@ def _data(one: Standing) -> dict[str, Any]:
         "members": one.members,
         "rejected": one.rejected,
         "held_plan": one.held_plan,
+        "paused": one.paused,
     }
 
 
