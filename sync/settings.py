@@ -54,6 +54,9 @@ class StateSettings(Section):
     """Where the ledger, the members and the plans are kept."""
 
     path: Path = Field(Path(".headgate"), description="Folder of the state, relative to the project.")
+    busy_timeout: Seconds = Field(
+        30.0, description="How long another process's writing to the ledger is waited for."
+    )
 
 
 class ResourceSettings(Section):

@@ -57,7 +57,8 @@ class Session:
         """The ledger, made where there is none yet."""
         from sync.state.ledger import open_ledger
 
-        return open_ledger(self.engine.folder / "ledger.db", record=self.audit.append)
+        patience = self.project.settings.state.busy_timeout
+        return open_ledger(self.engine.folder / "ledger.db", record=self.audit.append, busy_timeout=patience)
 
     @cached_property
     def actor(self) -> str:

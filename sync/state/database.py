@@ -32,7 +32,7 @@ _OLDEST = (3, 35)  # RETURNING
 _REASONS: dict[int, tuple[str, str, str]] = {
     sqlite3.SQLITE_BUSY: (
         "HG311",
-        f"is locked: another process has been writing for {BUSY_TIMEOUT:.0f} seconds",
+        "is locked: another process has been writing for SECONDS seconds",
         "wait for the other `headgate` process, or look which one it is with `fuser FILE`; a backup tool that "
         "holds the file open must use SQLite's own backup",
     ),
@@ -79,8 +79,9 @@ class Database:
     other processes are waited for by SQLite itself.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_timeout: float | None = None) -> None:
         """Raises `StateError` where the file cannot be opened, created or trusted."""
+        self._patience = BUSY_TIMEOUT if busy_timeout is None else busy_timeout
         _check_library()
         _prepare(path)
         self.path = path
@@ -88,7 +89,7 @@ class Database:
         self._lock = threading.Lock()
         self._engine = sa.create_engine(
             sa.URL.create("sqlite+pysqlite", database=str(path)),
-            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+            connect_args={"timeout": self._patience, "check_same_thread": False},
             hide_parameters=True,  # parameters are personal data
             pool_size=4,
             max_overflow=60,
@@ -98,7 +99,7 @@ class Database:
         try:
             with self._translated():
                 self._writer = self._engine.connect().execution_options(headgate_writes=True)
-                _use_wal(self._writer, path)
+                _use_wal(self._writer, path, self._patience)
         except BaseException:
             self._engine.dispose()
             raise
@@ -175,6 +176,7 @@ class Database:
             )
         ours, what, fix = _REASONS[code & 0xFF]
         kind = Corrupt if ours == "HG315" else StateError
+        what = what.replace("SECONDS", f"{self._patience:g}")
         return kind(f"the ledger {self.path} {what} ({name})", code=ours, fix=fix.replace("FILE", str(self.path)))
 
 
@@ -227,10 +229,10 @@ def _begin(connection: sa.Connection) -> None:
     raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _use_wal(connection: sa.Connection, path: Path) -> None:
+def _use_wal(connection: sa.Connection, path: Path, patience: float) -> None:
     """Switch to the write-ahead log, once in a file's life."""
     raw: Any = connection.connection.dbapi_connection
-    until = time.monotonic() + BUSY_TIMEOUT
+    until = time.monotonic() + patience
     while raw.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         try:
             mode = raw.execute("PRAGMA journal_mode = WAL").fetchone()[0]

@@ -34,14 +34,15 @@ from sync.state.tables import NOW
 __all__ = ["Ledger", "Record", "open_ledger"]
 
 
-def open_ledger(path: Path, *, record: Record | None = None) -> Ledger:
+def open_ledger(path: Path, *, record: Record | None = None, busy_timeout: float | None = None) -> Ledger:
     """Open the ledger, making it (mode 0600) where there is none and migrating it where it is older.
 
     `record` appends an event to the audit log inside the transaction of what it tells of; without it, events
-    are not kept: fit for those who only look. Raises `StateError` where the file is locked, read-only, of a
-    later version or not a ledger, and `Corrupt` where it is damaged.
+    are not kept: fit for those who only look. `busy_timeout` is how many seconds another process's writing is
+    waited for. Raises `StateError` where the file is locked, read-only, of a later version or not a ledger, and
+    `Corrupt` where it is damaged.
     """
-    database = Database(path)
+    database = Database(path, busy_timeout)
     reached("ledger.opened")
     try:
         migrate(database)

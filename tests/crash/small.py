@@ -95,6 +95,12 @@ class Small(Project):
         self.people(PEOPLE)
         return self
 
+    def many(self) -> Small:
+        """6,000 people with names that do not compress, so that files are larger than what the ledger needs."""
+        self.people(6000)
+        self.sql("UPDATE vip_cohort SET first_name = md5(user_id::VARCHAR), email = md5(email) || '@mail.example'")
+        return self
+
     @property
     def state(self) -> Path:
         """The state folder."""
