@@ -7,9 +7,11 @@ records were rejected or are unknown, 5 changes pending (`plan --detailed-exitco
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
@@ -17,7 +19,7 @@ import click
 
 from sync.cli import output
 from sync.cli.options import Group, Options
-from sync.errors import HeadgateError, ProjectError, UsageError
+from sync.errors import HeadgateError, ProjectError, StateError, UsageError
 
 __all__ = ["COMMANDS", "main", "root", "run"]
 
@@ -115,8 +117,25 @@ def run(args: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            return output.internal(error, options)
+        with suppress(OSError):  # what is full may be where this is said
+            output.failure(_disk(error), options, 1)
+        return 1
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a message
         return output.internal(error, options)
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def _disk(error: OSError) -> StateError:
+    return StateError(
+        f"a file could not be written: {(error.strerror or 'the disk failed').lower()}",
+        code="HG341",
+        fix="check the free space of the state folder's disk and of wherever the output goes, then run again",
+    )
 
 
 def _misused(error: click.ClickException, options: Options) -> int:

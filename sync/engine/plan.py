@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt
 from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Order
-from sync.state.members import digest_file, publish
+from sync.state.members import digest_file, publish, scratch
 from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, Refresh, Verdict
 from sync.state.parquet import source, write
 
@@ -137,13 +136,12 @@ def _write(
     """Number the rows of the SELECTs, one after the other, and write them to a file named by its content."""
     select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
     folder = settings.folder / "plans" / job.name
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = folder / f".{os.getpid()}.tmp"
-    write(connection, select, temporary, row_group_size=20480)
-    sha256 = digest_file(temporary)
-    final = folder / f"{sha256[:16]}.parquet"
-    reached("plan_file.written")
-    publish(temporary, final)
+    with scratch(folder) as temporary:
+        write(connection, select, temporary, row_group_size=20480)
+        sha256 = digest_file(temporary)
+        final = folder / f"{sha256[:16]}.parquet"
+        reached("plan_file.written")
+        publish(temporary, final)
     reached("plan_file.named")
     written = connection.execute(f"SELECT op, count(*) FROM {source(connection, final)} GROUP BY op").fetchall()
     return Frozen(str(final.relative_to(settings.folder)), sha256, dict(written))

@@ -6,7 +6,6 @@ with their values in `rejected/SYNC/RUN.parquet`, a copy of their rows of the pl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sync.errors import StateError
 from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Status
 from sync.state.base import State, StateReader
-from sync.state.members import fold, folder_of, publish
+from sync.state.members import fold, folder_of, publish, scratch
 from sync.state.nouns import (
     BatchRow,
     BatchState,
@@ -230,11 +229,10 @@ def _write_exceptions(
     if not connection.execute(f"SELECT 1 FROM ({select}) LIMIT 1").fetchall():
         return
     final = exceptions_file(settings, sync, run)
-    final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = final.with_name(f".{run}-{os.getpid()}.tmp")
-    write(connection, select, temporary)
-    reached("rejected_file.written")
-    publish(temporary, final)
+    with scratch(final.parent) as temporary:
+        write(connection, select, temporary)
+        reached("rejected_file.written")
+        publish(temporary, final)
     reached("rejected_file.named")
 
 

@@ -6,23 +6,21 @@ what was sent since, so nothing more may be sent on its word.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from sync.state.members import publish
+from sync.state.members import publish, scratch
 
 __all__ = ["erase", "marked", "put"]
 
 
 def put(state: Path, sync: str, run: str) -> None:
-    """Remember, durably, that a run of the sync is about to send."""
+    """Remember, durably, that a run of the sync is about to send; its lease is held. Raises `StateError`."""
     final = _file(state, sync)
     if marked(state, sync) == run:
         return
-    final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = final.with_name(f".{sync}-{os.getpid()}.tmp")
-    temporary.write_text(f"{run}\n", encoding="ascii")
-    publish(temporary, final)
+    with scratch(final.parent) as temporary:
+        temporary.write_text(f"{run}\n", encoding="ascii")
+        publish(temporary, final)
 
 
 def marked(state: Path, sync: str) -> str | None:
@@ -39,4 +37,4 @@ def erase(state: Path, sync: str) -> None:
 
 
 def _file(state: Path, sync: str) -> Path:
-    return state / "sent" / sync
+    return state / "sent" / sync / "run"

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sync.errors import Corrupt
+from sync.errors import Corrupt, StateError
 from sync.faultpoints import reached
 from sync.state.nouns import Generation
 from sync.state.parquet import source, write
@@ -32,7 +33,17 @@ from sync.state.parquet import source, write
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["COMPACT_AT", "collect_orphans", "digest_file", "fold", "folder_of", "publish", "relation", "verify"]
+__all__ = [
+    "COMPACT_AT",
+    "collect_orphans",
+    "digest_file",
+    "fold",
+    "folder_of",
+    "publish",
+    "relation",
+    "scratch",
+    "verify",
+]
 
 COMPACT_AT = 0.1
 """A delta that passes this share of the base is merged into a new base."""
@@ -142,13 +153,36 @@ def fold(
 
 def _write(connection: duckdb.DuckDBPyConnection, folder: Path, stem: str, select: str) -> str:
     """Write a SELECT to a file named by what it is and by its content, and return the name."""
-    temporary = folder / f".{stem}-{os.getpid()}.tmp"
-    write(connection, select, temporary)
-    name = f"{stem}-{digest_file(temporary)[:8]}.parquet"
-    reached("members_file.written")
-    publish(temporary, folder / name)
+    with scratch(folder) as temporary:
+        write(connection, select, temporary)
+        name = f"{stem}-{digest_file(temporary)[:8]}.parquet"
+        reached("members_file.written")
+        publish(temporary, folder / name)
     reached("members_file.named")
     return name
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A file to write aside, in a folder of one sync whose lease is held; what is left of it is removed.
+
+    So is what a process that was killed left there. Raises `StateError` where the folder cannot be written.
+    """
+    temporary = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        yield temporary
+    except OSError as error:
+        raise StateError(
+            f"a file in {folder} could not be written: {(error.strerror or 'the disk failed').lower()}",
+            code="HG341",
+            fix="check free space and permissions of the state folder, then run again",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def publish(temporary: Path, final: Path) -> None:

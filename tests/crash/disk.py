@@ -15,6 +15,7 @@ import pytest
 @contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[Disk]:
     """A disk of so many KiB in the folder's place, with its content. Skips where none can be mounted."""
+    folder.parent.mkdir(exist_ok=True, mode=0o700)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     moved = folder.with_name(f"{folder.name}-before")
     folder.rename(moved)
