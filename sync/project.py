@@ -26,6 +26,7 @@ from sync.secrets import SecretError, parse, resolve
 from sync.selection import Candidate, pick
 from sync.settings import CONFIG, Settings, load_settings
 from sync.sources.base import Relation
+from sync.state_keys import read_keys
 from sync.validation import problems
 
 __all__ = ["MAPPINGS", "Project", "examine", "load", "mapping_digest", "schemas"]
@@ -117,6 +118,10 @@ class Project:
 
     def _missing_secrets(self) -> Iterator[Problem]:
         """References of destinations that point to nothing now; a warning, for here may not be where it runs."""
+        try:
+            read_keys(self.settings.state_keys(), self.root)
+        except SecretError as error:
+            yield self.settings.places.problem(("state",), error.code, error.message, error.fix, warning=True)
         for name, destination in self.destinations.items():
             for way, reference in destination.secrets():
                 try:

@@ -26,6 +26,7 @@ from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest
 from sync.mapping import Approve, DeliveryRules, Duration, Percent
 from sync.sdk.nouns import Op
+from sync.state_keys import KeyReference, read_keys
 from sync.validation import children, problems
 
 __all__ = [
@@ -57,6 +58,18 @@ class StateSettings(Section):
     busy_timeout: Seconds = Field(
         30.0, description="How long another process's writing to the ledger is waited for."
     )
+    key: KeyReference | None = Field(
+        None, description="Where the key is that encrypts members, plans and rejected records: base64 of 32 bytes."
+    )
+    previous_keys: tuple[KeyReference, ...] = Field(
+        (), description="Where the keys are that encrypted older files; they are only read with."
+    )
+
+    @model_validator(mode="after")
+    def _previous_to_what(self) -> StateSettings:
+        if self.previous_keys and self.key is None:
+            raise ValueError("`previous_keys` needs a `key`: the one that encrypts what is written from now on")
+        return self
 
 
 class ResourceSettings(Section):
@@ -220,6 +233,11 @@ class Settings(BaseSettings):
         """The folder of the audit log's checkpoints, absolute."""
         return self._root / self.audit.checkpoints.expanduser()
 
+    def state_keys(self) -> list[tuple[str, str]]:
+        """(setting, reference) of the keys of state files; the first encrypts, all decrypt."""
+        current = [("key", self.state.key)] if self.state.key is not None else []
+        return current + [(f"previous_keys, entry {n}", r) for n, r in enumerate(self.state.previous_keys, 1)]
+
     def origin(self, name: str) -> str:
         """Where a value came from: `config.toml:12`, `environment HEADGATE__...` or `default`.
 
@@ -228,13 +246,14 @@ class Settings(BaseSettings):
         return self._places.origin(tuple(name.split(".")))
 
     def engine_settings(self) -> EngineSettings:
-        """What the engine needs of this."""
+        """What the engine needs of this. Raises `SecretError` where a key of the state is not there."""
         return EngineSettings(
             folder=self.state_folder,
             memory_limit=self.engine.memory_limit,
             threads=self.engine.threads,
             expire_after=self.plans.expire_after,
             lease_ttl=self.engine.lease_ttl,
+            keys=read_keys(self.state_keys(), self._root),
             delivery=DeliverySettings(**self.delivery.model_dump()),
         )
 

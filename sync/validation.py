@@ -72,7 +72,9 @@ def _problem(
         return _unknown(location, list(children(model, location[len(prefix) : -1])), places)
     code, message = "HG107", " or ".join(dict.fromkeys(_says(d) for d in details))
     if kind == "value_error":  # the model's own sentence
-        return places.problem(location, code, f"{_of(location)}{detail['ctx']['error']}")
+        error = detail["ctx"]["error"]
+        code, fix = getattr(error, "code", code), getattr(error, "fix", "")
+        return places.problem(location, code, f"{_of(location)}{error}", fix)
     return places.problem(location, code, f"{_title(location)} must be {message}", _fix(detail))
 
 

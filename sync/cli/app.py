@@ -19,6 +19,7 @@ import click
 
 from sync.cli import output
 from sync.cli.options import Group, Options
+from sync.cli.trace import guard
 from sync.errors import HeadgateError, ProjectError, StateError, UsageError
 
 __all__ = ["COMMANDS", "main", "root", "run"]
@@ -146,6 +147,7 @@ def _misused(error: click.ClickException, options: Options) -> int:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The `headgate` command."""
+    guard()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -50,15 +51,16 @@ class Session:
         from sync.audit import Audit
 
         settings = self.project.settings
-        return Audit(self.engine.folder, settings.checkpoints_folder, settings.audit.every)
+        return Audit(settings.state_folder, settings.checkpoints_folder, settings.audit.every)
 
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, made where there is none yet."""
         from sync.state.ledger import open_ledger
 
-        patience = self.project.settings.state.busy_timeout
-        return open_ledger(self.engine.folder / "ledger.db", record=self.audit.append, busy_timeout=patience)
+        settings = self.project.settings
+        path, patience = settings.state_folder / "ledger.db", settings.state.busy_timeout
+        return open_ledger(path, record=self.audit.append, busy_timeout=patience)
 
     @cached_property
     def actor(self) -> str:
@@ -109,15 +111,19 @@ class Session:
 
 @contextmanager
 def opened(options: Options) -> Iterator[Session]:
-    """A session that is closed again, whatever happens."""
+    """A session that is closed again, whatever happens. What it writes meanwhile is for its owner only."""
     session = Session(options)
+    before = os.umask(0o077)
     try:
         yield session
     except BaseException:
         with suppress(HeadgateError):  # the first error is the one to tell
             session.close()
         raise
-    session.close()
+    else:
+        session.close()
+    finally:
+        os.umask(before)
 
 
 def _log(options: Options) -> None:

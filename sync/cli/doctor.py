@@ -15,12 +15,14 @@ import click
 
 from sync.cli import output
 from sync.cli.context import Session, opened
+from sync.cli.doctor_state import encryption, loose, loose_secrets
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.errors import HeadgateError
 
 if TYPE_CHECKING:
     from sync.engine.job import SyncJob
+    from sync.project import Project
 
 _LOW_DISK = 1 << 30
 
@@ -109,7 +111,7 @@ def _guard(name: str, check: Callable[[], Check]) -> Check:
 def _state(session: Session) -> Iterator[Check]:
     ledger = _guard("ledger", lambda: _ledger(session))
     yield ledger
-    folder = session.engine.folder
+    folder = session.project.settings.state_folder
     if folder.is_dir():
         yield permissions(folder)
         free = shutil.disk_usage(folder).free
@@ -117,6 +119,8 @@ def _state(session: Session) -> Iterator[Check]:
         yield Check(
             "disk", free > _LOW_DISK // 16, message, "make room" if free < _LOW_DISK else "", free < _LOW_DISK
         )
+    yield _guard("encryption", lambda: _encryption(session.project))
+    yield _guard("secret files", lambda: _secrets(session.project))
     if ledger.ok:
         yield from _every("state files", lambda: _files(session))
         yield _guard("audit log", lambda: _audit(session))
@@ -136,12 +140,27 @@ def _every(name: str, checks: Callable[[], Iterator[Check]]) -> list[Check]:
 
 def permissions(folder: Path) -> Check:
     """May nobody but the owner read the state?"""
-    open_to_others = [p for p in (folder, *folder.iterdir()) if p.stat().st_mode & 0o077 and not p.is_symlink()]
-    secret = [p for p in open_to_others if p == folder or folder.stat().st_mode & 0o077]
-    if secret:
-        names = ", ".join(str(p) for p in secret[:3])
-        return Check("state folder", False, f"others may read {names}", f"chmod -R go-rwx {folder}")
-    return Check("state folder", True, f"{folder}, for its owner only")
+    found = loose(folder)
+    if not found:
+        return Check("state folder", True, f"{folder}, for its owner only")
+    names, fix = ", ".join(str(path) for path in found[:3]), f"chmod -R go-rwx {folder}"
+    if found[0] == folder:
+        return Check("state folder", False, f"others may read {names}", fix)
+    # Nobody else gets into the folder; a copy or a backup of it would let them.
+    return Check("state folder", True, f"{folder} is its owner's, and in it others might read {names}", fix, True)
+
+
+def _encryption(project: Project) -> Check:
+    message, fix = encryption(project)
+    return Check("encryption", not fix, message, fix)
+
+
+def _secrets(project: Project) -> Check:
+    found = loose_secrets(project)
+    if not found:
+        return Check("secret files", True, "none that others may read")
+    names = ", ".join(str(path) for path in found[:3])
+    return Check("secret files", True, f"others may read {names}", f"chmod go-rwx {names}", warning=True)
 
 
 def _files(session: Session) -> Iterator[Check]:
@@ -158,7 +177,7 @@ def _files(session: Session) -> Iterator[Check]:
 
 def _ledger(session: Session) -> Check:
     session.ledger.check(thorough=True)
-    return Check("ledger", True, f"{session.engine.folder / 'ledger.db'}")
+    return Check("ledger", True, f"{session.project.settings.state_folder / 'ledger.db'}")
 
 
 def _audit(session: Session) -> Check:

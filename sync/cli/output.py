@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-import traceback
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
+from sync.cli.trace import trace
 from sync.errors import HeadgateError, Problem, ProjectError
 
 if TYPE_CHECKING:
@@ -95,20 +95,20 @@ def failure(error: HeadgateError, options: Options, code: int) -> int:
     else:
         show_error(error.code, error.message, error.fix)
     if options.debug:
-        traceback.print_exception(error)
+        click.echo(trace(error), err=True, nl=False)
     return code
 
 
 def internal(error: Exception, options: Options) -> int:
     """Tell of a bug: no trace and nothing of its message, which may hold anything, unless --debug."""
     message = f"internal error: {type(error).__name__}"
-    fix = "run the command again with --debug and report what it prints (read it first: it may hold your data)"
+    fix = "run the command again with --debug and report what it prints"
     if options.json and not getattr(_printed, "document", False):
         _json_error({"code": "HG900", "message": message, "fix": fix}, 1)
     else:
         show_error("HG900", message, fix)
     if options.debug:
-        traceback.print_exception(error)
+        click.echo(trace(error), err=True, nl=False)
     return 1
 
 

@@ -26,6 +26,8 @@ def command(options: Options, out: Path | None) -> None:
     found = schemas()
     written = []
     try:
+        if out is None:  # inside the state folder, which is for its owner only
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         for name, schema in found.items():
             path = folder / f"{name}.schema.json"
