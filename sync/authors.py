@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from functools import lru_cache
@@ -11,6 +12,9 @@ from pathlib import Path
 __all__ = ["author"]
 
 _SECONDS = 5.0
+
+_NEEDED = re.compile(r"PATH|HOME|USERPROFILE|SYSTEMROOT|XDG_\w+|GIT_\w+|LANG|LC_\w+|TMPDIR|TEMP", re.IGNORECASE)
+"""The variables git is given: what else the environment holds may be secrets."""
 
 
 @lru_cache(maxsize=1024)
@@ -36,7 +40,8 @@ def _git(path: Path, *words: str) -> str | None:
         return None
     # No hook and no helper of the repository runs: the folder may be somebody else's.
     command = [git, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager", *words]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environment = {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name)}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
             command,
