@@ -9,7 +9,7 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["author"]
+__all__ = ["author", "git_environment"]
 
 _SECONDS = 5.0
 
@@ -34,19 +34,23 @@ def author(path: Path) -> str:
     return _git(path, "log", "-1", "--format=%ae", "--", path.name) or ""
 
 
+def git_environment() -> dict[str, str]:
+    """The environment git is started with: what it needs of ours, and neither prompts nor locks."""
+    needed = {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name)}
+    return needed | {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+
+
 def _git(path: Path, *words: str) -> str | None:
     """What git says in the file's folder; None where it fails."""
     if (git := shutil.which("git")) is None:
         return None
     # No hook and no helper of the repository runs: the folder may be somebody else's.
     command = [git, "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-pager", *words]
-    environment = {name: value for name, value in os.environ.items() if _NEEDED.fullmatch(name)}
-    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
             command,
             cwd=path.absolute().parent,
-            env=environment,
+            env=git_environment(),
             capture_output=True,
             text=True,
             errors="replace",

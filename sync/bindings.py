@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from sync.validation import arms, problems
 __all__ = ["BoundDestination", "BoundSource", "bind_destinations", "bind_sources"]
 
 _PLACEHOLDER = "placeholder"
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 
 Leaf = Callable[[Any, Location, Any], Any]
 """(annotation, way, value) -> the value to use instead."""
@@ -119,7 +121,7 @@ def _destination(name: str, entry: DestinationSettings, settings: Settings) -> B
     if entry.type not in known:
         fix = suggest(entry.type, known, "Installed connectors")
         raise ProjectError(
-            [settings.places.problem((*where, "type"), "HG112", f"there is no connector `{entry.type}`", fix)]
+            [settings.places.problem((*where, "type"), "HG112", f"there is no connector {_told(entry.type)}", fix)]
         )
     try:
         connector = registry.load(entry.type)
@@ -158,7 +160,7 @@ def bind_sources(settings: Settings) -> tuple[dict[str, BoundSource], list[Probl
         where: Location = ("sources", name)
         if entry.type not in models:
             fix = suggest(entry.type, models, "Kinds of source")
-            message = f"there is no source of the type `{entry.type}`"
+            message = f"there is no source of the type {_told(entry.type)}"
             found.append(settings.places.problem((*where, "type"), "HG112", message, fix))
             continue
         try:
@@ -167,6 +169,11 @@ def bind_sources(settings: Settings) -> tuple[dict[str, BoundSource], list[Probl
         except ProjectError as error:
             found += error.problems
     return bound, found
+
+
+def _told(word: str) -> str:
+    """The word where it looks like a name; what else stands there may be a secret that slipped a line."""
+    return f"`{word}`" if _NAME.fullmatch(word) else "of the name that stands here"
 
 
 # --- options --------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+from sync.authors import git_environment
+
 __all__ = ["actor"]
 
 
@@ -24,6 +26,7 @@ def _git(root: Path) -> str:
             text=True,
             timeout=5,
             check=False,
+            env=git_environment(),
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

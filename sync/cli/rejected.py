@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -63,7 +64,7 @@ def show(options: Options, sync: str, key: str, reveal: bool, reason: str) -> No
         record = next(iter(_chosen(session, sync, (key,), everything=False)))
         data = _data(record, reveal=reveal) | {"values": _values(session, record, reveal=reveal)}
         if reveal:
-            event = Event(session.actor, "rejected.revealed", sync, {"key": record.key, "reason": why})
+            event = Event(session.actor, "rejected.revealed", sync, {"key": _handle(record), "reason": why})
             session.ledger.record(event)
         if options.json:
             output.document("rejected show", record=data, exit_code=0)
@@ -113,7 +114,7 @@ def _chosen(session: Session, sync: str, keys: tuple[str, ...], *, everything: b
         raise UsageError("which records", fix=f"give keys ({session.command(f'rejected list {sync}')}) or --all")
     chosen = []
     for key in keys:
-        fits = [r for r in found if r.key == key] or [r for r in found if r.key.startswith(key)]
+        fits = [r for r in found if key in (r.key, _handle(r))] or [r for r in found if _handle(r).startswith(key)]
         if len(fits) != 1:
             count = "no record" if not fits else f"{len(fits)} records"
             raise UsageError(f"{count} of {sync} with the key {key}", fix=session.command(f"rejected list {sync}"))
@@ -140,10 +141,18 @@ def _set(
         output.say(f"{count:,} records of {sync} are given up", kind="ok")
 
 
+def _handle(record: RejectedRecord) -> str:
+    """What a record is called: its key; a digest of it where it is the warehouse's, which may be personal."""
+    kind, _, key = record.key.partition(":")
+    if kind != "row" or key.startswith("#"):
+        return record.key
+    return f"row:{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
 def _data(record: RejectedRecord, *, reveal: bool = False) -> dict[str, Any]:
     return {
         "sync": record.sync,
-        "key": record.key,
+        "key": _handle(record),
         "op": record.op,
         "code": record.code,
         "reason": record.reason if reveal else words.masked(record.reason),
@@ -177,5 +186,5 @@ def _table(records: list[RejectedRecord], now: float) -> None:
     for r in records:
         waits = "given up" if r.given_up_at else ("next run" if r.next_at <= now else words.due(r.next_at, now))
         reason = words.cut(words.masked(r.reason), 120)
-        table.add_row(r.sync, r.key[:12], r.op, str(r.attempts), words.age(r.last_at, now), waits, reason)
+        table.add_row(r.sync, _handle(r)[:12], r.op, str(r.attempts), words.age(r.last_at, now), waits, reason)
     output.console().print(table)

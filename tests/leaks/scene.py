@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,8 @@ ENVIRONMENT = {
 }
 
 DESTINATION = 'secret = "env:SINK_SECRET"\n[destinations.sink.secret_headers]\nAuthorization = "env:SINK_TOKEN"\n'
+
+_GROUPS = ("audit", "connector", "rejected", "state")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,17 @@ class Scene:
     def end(self, process: Process, *arguments: str) -> Done:
         """Wait for a command that was started."""
         done = process.wait()
-        name = " ".join(word for word in arguments if re.fullmatch(r"[a-z][a-z-]*|--reveal", word))
-        self.printed += [(f"stdout of {name}", done.out), (f"stderr of {name}", done.err)]
+        self.keep(arguments, done.out, done.err)
         return done
 
+    def keep(self, arguments: Sequence[str], out: str, err: str) -> None:
+        """Remember what a command printed."""
+        words = arguments[: 2 if arguments[0] in _GROUPS else 1]
+        name = " ".join([*words, *(["--reveal"] if "--reveal" in arguments else [])])
+        self.printed += [(f"stdout of {name}", out), (f"stderr of {name}", err)]
+
     def quote_back(self, status: int, **more: object) -> None:
-        """From now on the destination answers each request with all that it was sent: headers, body, both encoded."""
+        """From now on the destination answers each request with all that it was sent: headers and body."""
         self.sink.faults = (quoting(self.sink, status, **more),)
 
     def secrets(self) -> list[Finding]:
