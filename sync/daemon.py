@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -62,10 +63,14 @@ class LogObserver:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A sync with a schedule, and the instant up to which its slots were asked for."""
+    """A sync with a schedule, and the instant up to which its slots were asked for.
+
+    `ahead` is a slot of the future that was asked for already: by a clock that was set too far and then back.
+    """
 
     trigger: Cron | Every
     since: datetime
+    ahead: datetime | None = None
 
 
 class Daemon:
@@ -156,7 +161,7 @@ class Daemon:
             last = self._state.last_slot(name)
             asked = slot_time(last) if last else None
             since = min(max(asked, now - _LOOK_BACK), now) if asked else now
-            timed[name] = _Timed(trigger, since)
+            timed[name] = _Timed(trigger, since, asked if asked and asked > now else None)
         with self._lock:
             self._jobs, self._timed = jobs, timed
         self._seen = self._watch()
@@ -173,9 +178,10 @@ class Daemon:
                 return
             now = datetime.now(UTC)
             due = _latest(item.trigger, item.since, now)
-            self._timed[name] = _Timed(item.trigger, due or item.since)
+            self._timed[name] = replace(item, since=due or item.since)
         if due is not None and not self._paused(name):
-            request = RunRequest(name, slot(due), "schedule", "scheduler", self._state.now())
+            again = "#again" if item.ahead is not None and due <= item.ahead else ""
+            request = RunRequest(name, slot(due) + again, "schedule", "scheduler", self._state.now())
             if self._state.request_run(request):
                 log.info("due", sync=name, slot=request.slot)
 
@@ -213,6 +219,9 @@ class Daemon:
         if stepped or self._watch() != self._seen:
             self._seen = self._watch()
             self._guarded("reading the files again", self._reload)
+        if stepped:  # setting the clock anew forgot what came due in the step
+            for name in list(self._timed):
+                self._guarded("catching up", partial(self._tick, name))
 
     # --- the work -----------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.project import Done, Project
+from tests.crash import clock
 
 VARIABLE = "HEADGATE_FAULT"
 _ROOT = Path(__file__).parents[2]
@@ -199,6 +200,8 @@ def _work(number: int) -> None:
         from sync.cli.app import main
 
         faultpoints.arm()
+        if clock.VARIABLE in os.environ:
+            clock.install(os.environ[clock.VARIABLE])
         status = 1
         try:
             main(arguments)
