@@ -159,7 +159,8 @@ class Daemon:
                 log.error("schedule_refused", sync=name, why=str(error))
                 continue
             last = self._state.last_slot(name)
-            asked = slot_time(last) if last else None
+            known = self._timed.get(name)
+            asked = slot_time(last) if last else known and known.since
             since = min(max(asked, now - _LOOK_BACK), now) if asked else now
             timed[name] = _Timed(trigger, since, asked if asked and asked > now else None)
         with self._lock:

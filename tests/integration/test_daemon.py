@@ -333,6 +333,50 @@ def test_stopping_waits_for_the_run_in_flight_and_takes_no_other(ledger):
     assert [r.sync for r in ledger.requests()] == ["b"]
 
 
+class Wall(datetime):
+    """A system's clock that a test sets."""
+
+    at = datetime(2026, 10, 1, 5, 0, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.at
+
+
+@pytest.fixture
+def wall(monkeypatch) -> type[Wall]:
+    monkeypatch.setattr("sync.daemon.datetime", Wall)
+    monkeypatch.setattr(Wall, "at", Wall.at)
+    return Wall
+
+
+DAILY = {"cron": "0 6 * * *", "timezone": "UTC"}
+
+
+def test_a_slot_that_came_due_while_the_clock_was_set_forward_is_asked_for(ledger, wall):
+    daemon = Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner)
+    daemon._reload()
+
+    wall.at += timedelta(hours=2)
+    daemon._drift -= 7200
+    daemon._look_after_files_and_clock()
+
+    assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
+
+
+def test_a_slot_that_a_wrong_clock_asked_for_too_early_is_asked_for_once_more_when_it_comes(ledger, wall):
+    ask(ledger, "vip", "2026-10-02T06:00:00Z", "schedule")
+    daemons = [Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner) for _ in range(2)]
+    for daemon in daemons:
+        daemon._reload()
+
+    wall.at += timedelta(days=1, hours=1)
+    for daemon in daemons:
+        daemon._tick("vip")
+
+    assert [r.slot for r in ledger.requests()] == ["2026-10-02T06:00:00Z", "2026-10-02T06:00:00Z#again"]
+
+
 SLOW_DRAIN = textwrap.dedent("""
     import sys, time
     from sync.cli.signals import draining
