@@ -48,6 +48,12 @@ WRITES = (
     "pause",
     "remember",
     "record",
+    "forget",
+    "rewrite",
+    "end_erasure",
+    "unquote",
+    "remember_again",
+    "compact",
 )
 """The ledger's writes: each has a point `NAME.before` its transaction and one `NAME.after` the commit."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from sync.faultpoints import durable
 from sync.state import rows, tables
 from sync.state.database import upsert
 from sync.state.erasures import (
@@ -90,6 +91,7 @@ class ErasureLedger(LeaseLedger):
 
     # --- forgetting ---------------------------------------------------------------------------------------
 
+    @durable
     def forget(
         self,
         leases: Sequence[Lease],
@@ -117,6 +119,7 @@ class ErasureLedger(LeaseLedger):
                 _void(connection, sync, files)
             self._record(connection, events)
 
+    @durable
     def rewrite(self, lease: Lease, rewrite: Rewrite) -> None:
         """Name the files that took the place of others, and take the person's rows out of the ledger.
 
@@ -136,6 +139,7 @@ class ErasureLedger(LeaseLedger):
                 _clear_rows(connection, lease.sync, run, numbers)
             _clear_keys(connection, lease.sync, rewrite)
 
+    @durable
     def end_erasure(self, lease: Lease, part: ErasurePart, events: Sequence[Event] = ()) -> None:
         """A part is over: its keys go."""
         with self._fenced(lease) as connection:
@@ -144,6 +148,7 @@ class ErasureLedger(LeaseLedger):
             connection.execute(this.values({k: v for k, v in values.items() if k not in ("erasure", "sync")}))
             self._record(connection, events)
 
+    @durable
     def unquote(self, words: Iterable[str]) -> int:
         """Take words out of what destinations said of other records; returns how many texts had one."""
         known = quoting(words)
@@ -162,6 +167,7 @@ class ErasureLedger(LeaseLedger):
                         ).rowcount
         return count
 
+    @durable
     def remember_again(
         self,
         leases: Sequence[Lease],
@@ -185,6 +191,7 @@ class ErasureLedger(LeaseLedger):
             connection.execute(taken.values(values))
             self._record(connection, events)
 
+    @durable
     def compact(self, *, whole: bool = True) -> bool:
         """Leave no byte of what was deleted in the journal, nor where `whole` in the ledger's file.
 
