@@ -145,7 +145,7 @@ class Ground:
         report = orjson.loads(done.out)
         ended = {one["status"] for one in report.get("syncs", [])}
         green = done.code == 0 or (done.code == -9 and ended <= {"completed", "unchanged"})
-        if green and report["command"] in ("run", "approve"):
+        if green and report.get("command") in ("run", "approve"):
             assert self.at_the_destination() == self.truth(), "green, and something is undelivered"
 
     def in_step(self) -> None:
