@@ -53,6 +53,9 @@ def together(values: Sequence[str | None]) -> str:
 def secret_of(folder: Path, *, make: bool = False) -> str:
     """The secret of a state folder; `make` makes it where there is none yet. Empty where there is none."""
     path = folder / "forgotten.key"
+    if make:
+        for left in folder.glob(f".{path.name}-*.tmp"):  # by a crash
+            left.unlink(missing_ok=True)
     if make and not path.exists():
         with contextlib.suppress(FileExistsError):
             _write(path, secrets.token_hex(32))
