@@ -50,10 +50,9 @@ WRITES = (
     "record",
     "forget",
     "rewrite",
-    "end_erasure",
     "unquote",
+    "end_erasure",
     "remember_again",
-    "compact",
 )
 """The ledger's writes: each has a point `NAME.before` its transaction and one `NAME.after` the commit."""
 
@@ -68,6 +67,9 @@ POINTS: dict[str, str] = {
     "members_file.named": "it has its name, and the ledger names the one before",
     "rejected_file.written": "the copy of rejected records is written aside",
     "rejected_file.named": "it has its name, and the run is still open",
+    "erasure_file.written": "a file without a forgotten person is written aside",
+    "erasure_file.named": "it has its name, and the ledger names the one with them",
+    "erasure_file.swept": "the ledger names it, and the one with them is gone",
     "request.leaving": "the guard let the request go, and no byte of it left",
     "request.answered": "the destination answered, and the answer is not kept",
     "poll.answered": "the platform told how far a job is, and that is not kept",

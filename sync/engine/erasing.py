@@ -135,8 +135,6 @@ def complete(state: State, settings: EngineSettings, sync: str, keeper: LeaseKee
                 continue
             end(connection, state, settings, keeper, part, actor)
             ended += 1
-    if ended:
-        state.compact(whole=False)
     return ended
 
 

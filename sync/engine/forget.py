@@ -100,8 +100,7 @@ def forget(asked: Forgetting) -> Erasure:
                     purge(connection, state, settings, keepers[one.sync].lease, one, leaving=queued)
             for part in state.erasure_parts(ErasureState.ERASING, erasure=erasure.id):
                 end(connection, state, settings, keepers[part.sync], part, asked.actor)
-            unquote(connection, state, settings, asked.syncs, _words(asked, forms, found))
-        state.compact()
+            unquote(connection, state, settings, asked.syncs, _words(asked, forms, found), compact=True)
     return erasure
 
 

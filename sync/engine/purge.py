@@ -15,6 +15,7 @@ from sync.engine.job import EngineSettings
 from sync.engine.settle import exceptions_file
 from sync.engine.sql import literal
 from sync.engine.traces import Trace, plan_files
+from sync.faultpoints import reached
 from sync.state.base import State
 from sync.state.erasures import REMOVED_TEXT, Rewrite, Rewritten, quoting
 from sync.state.members import collect_orphans, digest_file, folder_of, publish, relation
@@ -75,7 +76,7 @@ def _member_file(connection: duckdb.DuckDBPyConnection, folder: Path, name: str,
     write(connection, select, temporary)
     digest = digest_file(temporary)
     new = f"{stem}-{digest[:8]}.parquet"
-    publish(temporary, folder / new)
+    _publish(temporary, folder / new)
     return Rewritten(name, new, digest)
 
 
@@ -97,6 +98,12 @@ def _counts(
     return counts
 
 
+def _publish(temporary: Path, final: Path) -> None:
+    reached("erasure_file.written")
+    publish(temporary, final)
+    reached("erasure_file.named")
+
+
 def _without(connection: duckdb.DuckDBPyConnection, path: Path, rows: Iterable[int]) -> str:
     """The rows that stay, with the numbers they have."""
     return f"SELECT * FROM {source(connection, path)} WHERE row NOT IN ({', '.join(map(str, sorted(rows)))})"
@@ -110,7 +117,7 @@ def _plan_file(
     write(connection, _without(connection, path, rows), temporary, row_group_size=20480)
     digest = digest_file(temporary)
     new = path.with_name(f"{digest[:16]}.parquet")
-    publish(temporary, new)
+    _publish(temporary, new)
     return Rewritten(name, str(new.relative_to(settings.folder)), digest, tuple(sorted(rows)))
 
 
@@ -129,13 +136,13 @@ def unquote(
     settings: EngineSettings,
     syncs: Iterable[str],
     words: set[str],
+    *,
+    compact: bool = False,
 ) -> int:
     """Take a person's identifiers out of what destinations said of others; returns in how many texts they were."""
     pattern = quoting(words)
-    if not pattern:
-        return 0
     count, test = 0, f"regexp_matches(reason, {literal(pattern)}, 'i')"
-    for sync in syncs:
+    for sync in syncs if pattern else ():
         for path in sorted((settings.folder / "rejected" / sync).glob("*.parquet")):
             table = source(connection, path)
             (found,) = connection.execute(f"SELECT count(*) FROM {table} WHERE {test}").fetchall()[0]
@@ -143,13 +150,13 @@ def unquote(
                 count += int(found)
                 clean = f"regexp_replace(reason, {literal(pattern)}, {literal(REMOVED_TEXT)}, 'gi')"
                 _replace(connection, f"SELECT * REPLACE ({clean} AS reason) FROM {table}", path)
-    return count + state.unquote(words)
+    return count + state.unquote(words, compact=compact)
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> None:
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
     write(connection, select, temporary)
-    publish(temporary, path)
+    _publish(temporary, path)
 
 
 def _sweep(state: State, settings: EngineSettings, sync: str) -> None:
@@ -160,3 +167,4 @@ def _sweep(state: State, settings: EngineSettings, sync: str) -> None:
     for path in [*plans.glob("*"), *plans.glob(".*.tmp"), *copies.glob(".*.tmp")]:
         if path.is_file() and path not in named:
             path.unlink(missing_ok=True)
+    reached("erasure_file.swept")

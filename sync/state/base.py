@@ -312,8 +312,11 @@ class State(StateReader):
         """A part of an erasure is over: its keys go."""
 
     @abstractmethod
-    def unquote(self, words: Iterable[str]) -> int:
-        """Take words out of what destinations said of other records; returns how many texts had one."""
+    def unquote(self, words: Iterable[str], *, compact: bool = False) -> int:
+        """Take words out of what destinations said of other records; returns how many texts had one.
+
+        `compact` then writes the ledger's file anew, without what was deleted.
+        """
 
     @abstractmethod
     def remember_again(
@@ -325,13 +328,6 @@ class State(StateReader):
         events: Sequence[Event] = (),
     ) -> None:
         """Take erasures back: the person may be sent again. Removals that were not made are not made."""
-
-    @abstractmethod
-    def compact(self, *, whole: bool = True) -> bool:
-        """Leave no byte of what was deleted in the journal, nor where `whole` in the ledger's file.
-
-        False where another process hindered it.
-        """
 
     @abstractmethod
     def reset(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:

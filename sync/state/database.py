@@ -124,26 +124,27 @@ class Database:
         if found != ["ok"]:
             raise _damaged(self.path, pragma)
 
-    def compact(self, *, whole: bool) -> bool:
-        """Empty the journal, and where `whole` write the file anew: no byte of what was deleted is left then.
+    def compact(self) -> None:
+        """Write the file anew: no byte is left of what earlier versions deleted and did not overwrite."""
+        with self._lock, self._translated(), self._alone() as own:
+            own.execute("PRAGMA secure_delete = ON")
+            own.execute("VACUUM")
+        self.truncate()
 
-        What this version deletes is overwritten at once; earlier ones left it in the file's free pages. False
-        where another process was reading for longer than we wait: then it was not done.
-        """
-        with self._lock, self._translated():
-            own = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
-            try:
-                own.execute("PRAGMA secure_delete = ON")
-                if whole:
-                    own.execute("VACUUM")
-                busy, *_ = own.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    return False
-                raise
-            finally:
-                own.close()
-        return not busy
+    def truncate(self) -> None:
+        """Empty the journal, which has pages of before; left to a later time where somebody is reading."""
+        with self._lock, self._translated(), self._alone() as own:
+            own.execute("PRAGMA busy_timeout = 1000")
+            own.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, for what goes on outside of any transaction."""
+        own = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        try:
+            yield own
+        finally:
+            own.close()
 
     def close(self) -> None:
         """Close every connection; harmless when repeated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -147,24 +148,23 @@ class ErasureLedger(LeaseLedger):
             this = update(tables.erasure_part).where(_part.erasure == part.erasure, _part.sync == part.sync)
             connection.execute(this.values({k: v for k, v in values.items() if k not in ("erasure", "sync")}))
             self._record(connection, events)
+        self._db.truncate()
 
     @durable
-    def unquote(self, words: Iterable[str]) -> int:
-        """Take words out of what destinations said of other records; returns how many texts had one."""
+    def unquote(self, words: Iterable[str], *, compact: bool = False) -> int:
+        """Take words out of what destinations said of other records; returns how many texts had one.
+
+        `compact` then writes the ledger's file anew, without what was deleted before it was overwritten at once.
+        Raises `StateError` where another process keeps that from being done.
+        """
         known = quoting(words)
-        if not known:
-            return 0
-        pattern = re.compile(known, re.IGNORECASE | re.ASCII)
         count = 0
-        with self._db.write() as connection:
-            for column in _QUOTING:
-                query = select(column).distinct().where(column.is_not(None), column != "")
-                for text in connection.execute(query).scalars().all():
-                    if pattern.search(text):
-                        clean = pattern.sub(REMOVED_TEXT, text)
-                        count += connection.execute(
-                            update(column.table).where(column == text).values({column.name: clean})
-                        ).rowcount
+        if known:
+            pattern = re.compile(known, re.IGNORECASE | re.ASCII)
+            with self._db.write() as connection:
+                count = sum(_unquoted(connection, column, pattern) for column in _QUOTING)
+        if compact:
+            self._db.compact()
         return count
 
     @durable
@@ -191,14 +191,6 @@ class ErasureLedger(LeaseLedger):
             connection.execute(taken.values(values))
             self._record(connection, events)
 
-    @durable
-    def compact(self, *, whole: bool = True) -> bool:
-        """Leave no byte of what was deleted in the journal, nor where `whole` in the ledger's file.
-
-        False where another process hindered it.
-        """
-        return self._db.compact(whole=whole)
-
     def _refuse_lost(self, connection: sa.Connection, leases: Sequence[Lease]) -> None:
         for lease in leases:
             self._check(connection, lease)
@@ -221,6 +213,16 @@ def _as_part(row: rows.AnyRow) -> ErasurePart:
     plain["state"], plain["outcome"] = ErasureState(plain["state"]), ErasureOutcome(plain["outcome"])
     plain["keys"], plain["rows"] = tuple(json.loads(plain["keys"])), json.loads(plain["rows"])
     return ErasurePart(**plain)
+
+
+def _unquoted(connection: sa.Connection, column: sa.Column[Any], pattern: re.Pattern[str]) -> int:
+    count = 0
+    query = select(column).distinct().where(column.is_not(None), column != "")
+    for text in connection.execute(query).scalars().all():
+        if pattern.search(text):
+            clean = update(column.table).where(column == text)
+            count += connection.execute(clean.values({column.name: pattern.sub(REMOVED_TEXT, text)})).rowcount
+    return count
 
 
 def _void(connection: sa.Connection, sync: str, files: Sequence[str]) -> None:

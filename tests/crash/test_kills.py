@@ -14,6 +14,7 @@ from sync.state.ledger import open_ledger
 from tests.acceptance import faults
 from tests.crash.ground import SYNC, GroundOf
 from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.test_erasure_kills import OF_REMEMBERING, OF_THE_COMMAND, OF_THE_RUN
 
 CASES = [(s, point, visit) for s in SCENARIOS for point, visit in s.faults]
 
@@ -111,49 +112,11 @@ def test_a_killed_pause_holds_or_was_never_asked_for(ground_of: GroundOf, side: 
         assert set(ledger.paused()) == set(paused)
 
 
-WHO = 7_000_150
-ERASURE = ("forget", "rewrite", "unquote", "compact", "end_erasure")
-FORGET = ("person", str(WHO), "--forget", "--reason", "they asked us to", "--json")
-REMEMBER = ("person", str(WHO), "--remember", "--reason", "they are back", "--json")
-
-
-@pytest.mark.parametrize("point", [f"{write}.{side}" for write in ERASURE for side in ("before", "after")])
-def test_a_killed_erasure_is_finished_by_asking_again(ground_of: GroundOf, point: str) -> None:
-    ground = ground_of()
-    ground.project.more_people(WHO, 1)
-    assert ground.run().code == 0
-    assert WHO in ground.sink.members
-
-    codes = [ground.headgate(*command, fault=f"{point}:1:kill").code for command in (FORGET, ("run", "--json"))]
-    assert -9 in codes, codes
-    ground.looked_after()
-    ground.refused = frozenset({WHO})
-    assert ground.headgate(*FORGET).code == 0
-    assert ground.run().code == 0
-
-    assert ground.at_the_destination() == ground.truth()
-    assert ground.members() == set(ground.truth())
-
-
-@pytest.mark.parametrize("side", ["before", "after"])
-def test_a_killed_remembering_is_finished_by_asking_again(ground_of: GroundOf, side: str) -> None:
-    ground = ground_of()
-    ground.project.more_people(WHO, 1)
-    assert [ground.run().code, ground.headgate(*FORGET).code, ground.run().code] == [0, 0, 0]
-
-    assert ground.headgate(*REMEMBER, fault=f"remember_again.{side}:1:kill").code == -9
-    ground.looked_after()
-    ground.headgate(*REMEMBER)
-    assert ground.run().code == 0
-
-    assert ground.at_the_destination() == ground.truth()
-    assert ground.members() == set(ground.truth())
-
-
-ELSEWHERE = (*ERASURE, "remember_again", "pause", "reset", "set_rejected", "request_run", "take_request")
+ELSEWHERE = ("pause", "reset", "set_rejected", "request_run", "take_request")
 
 
 def test_every_point_is_killed_at() -> None:
-    here = {point for _, point, _ in CASES} | {f"{write}.{s}" for write in ELSEWHERE for s in ("before", "after")}
+    here = {*OF_THE_COMMAND, *OF_THE_RUN, *OF_REMEMBERING} | {point for _, point, _ in CASES}
+    here |= {f"{write}.{s}" for write in ELSEWHERE for s in ("before", "after")}
 
     assert here == set(POINTS)
