@@ -59,8 +59,7 @@ def test_every_method_of_the_ledger_that_opens_a_write_transaction_has_points() 
     opens = {
         node.name
         for path, node in functions()
-        if path.startswith("sync/state/")
-        and re.search(r"\.(_fenced|_db\.write)\(", ast.unparse(node))
+        if path.startswith("sync/state/") and re.search(r"\.(_fenced|_db\.write)\(", ast.unparse(node))
     }
 
     assert opens - {"_fenced"} == set(WRITES)
