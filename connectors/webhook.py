@@ -28,6 +28,7 @@ What the answer means:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -36,13 +37,14 @@ from pydantic import Field as Option
 from pydantic import SecretStr, field_validator
 
 from sync.errors import ProtocolError, RequestError
-from sync.sdk.auth import Chain, Header, HmacSignature
+from sync.sdk.auth import Chain, Header, HmacSignature, header_value
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.nouns import Batch, Limits, ObjectSpec, Op, Receipt, Status
 from sync.sdk.values import dumps, json_object
 
 __all__ = ["Webhook", "WebhookConfig"]
 
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 _ANY_ANSWER = frozenset(range(100, 600)) - {401, 403}
 
 
@@ -63,9 +65,21 @@ class WebhookConfig(Config):
             parsed = httpx.URL(url)
         except httpx.InvalidURL:
             raise ValueError("not an address: write https://host/path") from None
+        if not 0 < (parsed.port or 443) < 65536:
+            raise ValueError("not an address: a port is a number up to 65535")
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ValueError("not a web address: write https://host/path")
         return url
+
+    @field_validator("headers", "secret_headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, Any]) -> dict[str, Any]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError("a header's name has letters, digits and `-` only")
+            if isinstance(value, str) and value and not header_value(value):
+                raise ValueError("a header's value has printable ASCII characters only")
+        return headers
 
 
 def _record_object(limits: Limits) -> ObjectSpec:

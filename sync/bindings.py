@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from sync.errors import HeadgateError, Problem, ProjectError
 from sync.files import Location, suggest
+from sync.paths import usable
 from sync.sdk import registry
 from sync.sdk.connector import Connector
 from sync.sdk.nouns import ObjectSpec
@@ -184,9 +185,16 @@ def _checked(model: type[BaseModel], options: dict[str, Any], settings: Settings
     found: list[Problem] = []
     hidden: set[Location] = set()
 
+    def path(annotation: Any, way: Location, value: Any) -> Any:
+        try:
+            return _absolute(annotation, value, settings.root)
+        except ValueError as error:
+            found.append(settings.places.problem((*where, *way), "HG107", f"`{way[-1]}`: {error}"))
+            return str(settings.root)
+
     def leaf(annotation: Any, way: Location, value: Any) -> Any:
         if annotation is not SecretStr:
-            return _absolute(annotation, value, settings.root) if where[0] == "destinations" else value
+            return path(annotation, way, value) if where[0] == "destinations" else value
         hidden.add((*where, *way))
         try:
             parse(value)
@@ -234,9 +242,9 @@ def _hide(secret: SecretStr) -> None:
 
 
 def _absolute(annotation: Any, value: Any, root: Path) -> Any:
-    """Paths are relative to the project, not to wherever the command was started."""
+    """Paths are relative to the project, not to wherever the command was started. Raises `ValueError`."""
     if annotation is Path and isinstance(value, str) and "://" not in value:
-        return str(root.absolute() / Path(value).expanduser())
+        return str(root.absolute() / usable(Path(value)).expanduser())
     return value
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from sync.sdk.nouns import Rate
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)$")
-_RATE = re.compile(r"^(\d+)\s*/\s*(.+)$")
+_DURATION = re.compile(r"^(\d{1,15}(?:\.\d{1,9})?)\s*(ms|s|m|h|d|w)$")
+_LONGEST_WINDOW = 366 * 86400.0
+_RATE = re.compile(r"^(\d{1,9})\s*/\s*(.+)$")
 
 
 def parse_duration(value: Any) -> Any:
@@ -41,7 +42,10 @@ def parse_rate(value: str) -> Rate:
     if match is None or int(match[1]) == 0:
         raise ValueError(f"'{value}' is not a rate: write 100/10s or 1000/m")
     unit = match[2].strip()
-    return Rate(int(match[1]), float(parse_duration(f"1{unit}" if unit in _UNITS else unit)))
+    per = float(parse_duration(f"1{unit}" if unit in _UNITS else unit))
+    if not 0 < per < _LONGEST_WINDOW:
+        raise ValueError(f"'{value}' is not a rate: its window must be longer than nothing and within a year")
+    return Rate(int(match[1]), per)
 
 
 def check_rate(value: str) -> str:

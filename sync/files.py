@@ -303,6 +303,9 @@ class _YamlWalk:
 
     def _scalar(self, node: Any) -> Any:
         kind, text = str(node.tag).rpartition(":")[2], str(node.value)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            self._note(node, "HG103", "an escape stands for half a character", "Write the character itself.")
+            return None
         if kind in ("str", "timestamp"):  # dates stay text: a column has them, a mapping does not
             return text
         try:
@@ -348,6 +351,10 @@ def read_toml(path: Path, shown: str) -> Document:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Unreadable(_toml_syntax(bare, str(error))) from None
+    except ValueError:
+        raise Unreadable(
+            Problem("HG103", "a number has thousands of digits", "Write it shorter.", shown)
+        ) from None
     except RecursionError:
         raise Unreadable(Problem("HG103", "values are nested too deeply", "Make it flatter.", shown)) from None
     keys, values = ({way: Mark(*place) for way, place in found.items()} for found in places(text))

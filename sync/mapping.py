@@ -47,8 +47,15 @@ _DURATION_SCHEMA = {
     "examples": ["90s", "15m", "24h", "7d"],
 }
 
-Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
-"""Seconds; written as `90s`, `15m`, `24h` or `7d`."""
+_TEN_YEARS = 10 * 366 * 86400.0
+
+Duration = Annotated[
+    float,
+    Field(ge=0, le=_TEN_YEARS, allow_inf_nan=False),
+    BeforeValidator(parse_duration),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+"""Seconds, at most ten years; written as `90s`, `15m`, `24h` or `7d`."""
 
 RateLimit = Annotated[str, AfterValidator(check_rate)]
 """Requests in a window of time: `100/10s`, `1000/m`."""
@@ -60,7 +67,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class Model(BaseModel):
     """Frozen; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class Mode(StrEnum):

@@ -6,6 +6,7 @@ memory_limit` and wins over the file. Secrets are only ever references (see `syn
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from sync.engine.job import DeliverySettings, EngineSettings
 from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest
 from sync.mapping import Approve, DeliveryRules, Duration, Percent
+from sync.paths import UsablePath
 from sync.sdk.nouns import Op
 from sync.state_keys import KeyReference, read_keys
 from sync.validation import children, problems
@@ -43,18 +45,21 @@ CONFIG = "config.toml"
 _PREFIX = "HEADGATE__"
 
 Seconds = Annotated[Duration, Field(gt=0)]
+WithinADay = Annotated[Duration, Field(ge=0.01, le=86400)]  # a socket waits for 24 days at most
+
+_MEMORY = r"^[0-9]{1,6}(\.[0-9]{1,3})? ?[KMGT]i?B$"
 
 
 class Section(BaseModel):
     """Frozen; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class StateSettings(Section):
     """Where the ledger, the members and the plans are kept."""
 
-    path: Path = Field(Path(".headgate"), description="Folder of the state, relative to the project.")
+    path: UsablePath = Field(Path(".headgate"), description="Folder of the state, relative to the project.")
     busy_timeout: Seconds = Field(
         30.0, description="How long another process's writing to the ledger is waited for."
     )
@@ -75,11 +80,9 @@ class StateSettings(Section):
 class ResourceSettings(Section):
     """How much of the machine a run may use."""
 
-    memory_limit: str = Field(
-        "128MB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="DuckDB's memory; it spills to disk past it."
-    )
+    memory_limit: str = Field("128MB", pattern=_MEMORY, description="DuckDB's memory; it spills to disk past it.")
     threads: int = Field(2, ge=1, le=256, description="DuckDB's threads.")
-    lease_ttl: Seconds = Field(30.0, description="How long a run holds its sync without a sign of life.")
+    lease_ttl: WithinADay = Field(30.0, description="How long a run holds its sync without a sign of life.")
 
 
 class PlanSettings(Section):
@@ -91,7 +94,7 @@ class PlanSettings(Section):
 class RequestSettings(Section):
     """How requests to destinations are made and repeated."""
 
-    request_timeout: Seconds = Field(15.0, description="Hard limit of one request, from first byte to last.")
+    request_timeout: WithinADay = Field(15.0, description="Hard limit of one request, from first byte to last.")
     attempts: int = Field(5, ge=1, le=100, description="Tries of one batch while the destination is unavailable.")
     backoff_first: Seconds = Field(0.5, description="Wait before the second try; it doubles with each.")
     backoff_max: Seconds = Field(30.0, description="The longest wait between two tries.")
@@ -121,7 +124,7 @@ class GuardrailSettings(Section):
 class AuditSettings(Section):
     """Where the audit log's signed checkpoints are kept."""
 
-    checkpoints: Path = Field(
+    checkpoints: UsablePath = Field(
         Path("checkpoints"), description="Folder of the checkpoints; better on another disk than the state."
     )
     every: int = Field(100, ge=1, description="Events between two checkpoints.")
@@ -172,7 +175,11 @@ class _Environment(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
         """The list or group, or the text as it stands."""
-        decoded = super().decode_complex_value(field_name, field, value)
+        try:
+            decoded = super().decode_complex_value(field_name, field, value)
+            json.dumps(decoded, ensure_ascii=False).encode()  # refuses half characters
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         return decoded if isinstance(decoded, dict | list) else value
 
 
@@ -268,16 +275,20 @@ class ConfigPlaces:
     def known(self, location: Iterable[str | int]) -> Location:
         """The longest part of the way that the file or the environment really has."""
         way = tuple(location)
-        given = max((len(v) for v in self.variables if v == way[: len(v)]), default=0)
         found = known(self.document.data, way)
-        return way if 0 < given > len(found) else found
+        if any(v == way[: len(v)] and len(v) > len(found) for v in self.variables):
+            return way
+        return way[: max([len(found), *(_shared(v, way) for v in self.variables)])]
 
     def variable(self, location: Location) -> str | None:
-        """The variable that gives the value, or one that holds it."""
-        return next(
-            (self.variables[location[:e]] for e in range(len(location), 0, -1) if location[:e] in self.variables),
-            None,
-        )
+        """The variable that gives the value, or one that holds it; or one that gives a part of it, where the file
+        has none."""
+        for end in range(len(location), 0, -1):
+            if location[:end] in self.variables:
+                return self.variables[location[:end]]
+        if not location or known(self.document.data, location) == location:
+            return None
+        return next((name for v, name in self.variables.items() if v[: len(location)] == location), None)
 
     def problem(
         self,
@@ -302,9 +313,14 @@ class ConfigPlaces:
         return f"{self.document.file}:{mark.line}" if mark is not None else "default"
 
 
+def _shared(one: Location, other: Location) -> int:
+    """How many steps two ways have in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def load_settings(root: Path) -> Settings:
     """The settings of the project in the folder `root`; raises `ProjectError` with every problem found."""
-    if not (root / CONFIG).is_file():
+    if not _is_file(root / CONFIG):
         fix = "Go to the project's folder or name it with --project; `headgate init DIR` makes one."
         raise ProjectError([Problem("HG101", f"there is no {CONFIG} in this folder", fix, CONFIG)])
     try:
@@ -318,6 +334,13 @@ def load_settings(root: Path) -> Settings:
     settings._root = root
     settings._places = places
     return settings
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that nobody may enter, a name that is too long
+        return False
 
 
 def _validated(places: ConfigPlaces) -> Settings:
@@ -338,9 +361,14 @@ def _variables() -> dict[Location, str]:
 
 
 def _unknown_variables(places: ConfigPlaces) -> list[Problem]:
-    """Variables whose first word is no section: the settings library would ignore them."""
+    """Variables that the settings library would ignore or stumble over."""
     sections = children(Settings, ())
-    return [
+    broken = [
+        Problem("HG108", "the variable's name or value cannot be read", _VARIABLE_FIX, f"environment {name}")
+        for way, name in places.variables.items()
+        if "" in way or not _is_text(name + os.environ[name])
+    ]
+    return broken or [
         Problem(
             "HG108",
             f"no section `{way[0]}` is known",
@@ -350,3 +378,14 @@ def _unknown_variables(places: ConfigPlaces) -> list[Problem]:
         for way, name in places.variables.items()
         if way[0] not in sections
     ]
+
+
+_VARIABLE_FIX = "Words of the name stand between two underscores each, and the value is UTF-8 text."
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -104,6 +104,7 @@ def run(args: Sequence[str]) -> int:
     options = Options(json="--json" in args, debug="--debug" in args)
     output.begin()
     try:
+        _refuse_bytes(args)
         code = root.main(args=list(args), prog_name="headgate", standalone_mode=False, obj=options)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -137,6 +138,16 @@ def _disk(error: OSError) -> StateError:
         code="HG341",
         fix="check the free space of the state folder's disk and of wherever the output goes, then run again",
     )
+
+
+def _refuse_bytes(args: Sequence[str]) -> None:
+    """Raise `UsageError` for bytes that are no text: neither the ledger nor a warehouse could keep them."""
+    for arg in args:
+        try:
+            arg.encode()
+        except UnicodeEncodeError:
+            shown = arg.encode(errors="replace").decode()
+            raise UsageError(f"`{shown}` is not UTF-8 text", fix="check the terminal's encoding") from None
 
 
 def _misused(error: click.ClickException, options: Options) -> int:

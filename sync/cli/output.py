@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -19,11 +20,25 @@ if TYPE_CHECKING:
 
     from sync.cli.options import Options
 
-__all__ = ["console", "document", "failure", "fancy", "internal", "problem_data", "say", "show_problems", "table"]
+__all__ = [
+    "console",
+    "document",
+    "failure",
+    "fancy",
+    "internal",
+    "problem_data",
+    "say",
+    "show_problems",
+    "table",
+    "visible",
+]
 
 _ICONS = {"error": "✗", "warning": "⚠", "ok": "✓"}
 _COLOURS = {"error": "red", "warning": "yellow", "ok": "green"}
 
+
+# Control characters but tab and line feed, and those that change the direction of text (UAX #9).
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _printed = threading.local()  # did this command print its document
 
@@ -39,8 +54,14 @@ def document(command: str, **fields: Any) -> None:
     click.echo(json.dumps({"schema": 1, "command": command, **fields}, ensure_ascii=False, default=str))
 
 
+def visible(text: str) -> str:
+    """The text with what a terminal would obey, or show in another order, spelled out: `\\x1b`, `\\u202e`."""
+    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def say(text: str = "", *, kind: str = "", err: bool = False) -> None:
     """Print a line; `kind` (ok, warning, error) puts its icon in front, and its colour where there is any."""
+    text = visible(text)
     if not kind:
         click.echo(text, err=err)
         return
@@ -57,7 +78,7 @@ def console(*, err: bool = False) -> Console:
     from rich.console import Console
 
     plain = True if os.environ.get("CLICOLOR") == "0" and not os.environ.get("FORCE_COLOR") else None
-    return Console(stderr=err, highlight=False, no_color=plain, emoji=False)
+    return Console(stderr=err, highlight=False, markup=False, no_color=plain, emoji=False)
 
 
 def table(*columns: str, right: Iterable[str] = (), fold: Iterable[str] = ()) -> Table:

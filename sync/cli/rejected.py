@@ -185,6 +185,6 @@ def _table(records: list[RejectedRecord], now: float) -> None:
     )
     for r in records:
         waits = "given up" if r.given_up_at else ("next run" if r.next_at <= now else words.due(r.next_at, now))
-        reason = words.cut(words.masked(r.reason), 120)
+        reason = output.visible(words.cut(words.masked(r.reason), 120))
         table.add_row(r.sync, _handle(r)[:12], r.op, str(r.attempts), words.age(r.last_at, now), waits, reason)
     output.console().print(table)

@@ -16,21 +16,25 @@ __all__ = ["identifier", "literal", "lock_down", "open_database", "translate"]
 
 
 def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:
-    """A connection of its own, in memory, that spills into the state folder. Attach sources, then `lock_down`."""
+    """A connection of its own, in memory, that spills into the state folder. Attach sources, then `lock_down`.
+
+    Raises `StateError` (HG340) where DuckDB cannot start within `memory_limit`.
+    """
     tmp = settings.folder / "tmp"
     tmp.mkdir(parents=True, exist_ok=True, mode=0o700)
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": settings.memory_limit,
-            "threads": settings.threads,
-            "temp_directory": str(tmp),
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "preserve_insertion_order": "true",
-        },
-    )
-    connection.execute("SET TimeZone = 'UTC'")
+    with translate("starting DuckDB", StateError):
+        connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": settings.memory_limit,
+                "threads": settings.threads,
+                "temp_directory": str(tmp),
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "preserve_insertion_order": "true",
+            },
+        )
+        connection.execute("SET TimeZone = 'UTC'")
     unlock(connection, settings.keys)
     connection.execute(f"SET allowed_directories = [{literal(settings.folder)}]")
     return connection

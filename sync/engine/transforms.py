@@ -12,6 +12,8 @@ __all__ = ["TRANSFORMS", "BadTransform", "NamedTransform", "apply"]
 
 Argument = str | int | float | bool | None
 
+_LONGEST = 200_000  # characters of SQL: some transforms repeat the value they are given
+
 
 class BadTransform(ValueError):
     """An unknown transform or a wrong argument; the message is for people."""
@@ -148,6 +150,9 @@ def apply(value: str, transform: Transform) -> str:
     if transform.argument is not None and not named.argument:
         raise BadTransform(f"transform '{transform.name}' takes no argument", fix=f"write {transform.name}")
     try:
-        return named.build(value, transform.argument)
+        built = named.build(value, transform.argument)
     except BadTransform as error:
         raise BadTransform(f"transform '{transform.name}' {error}", fix=error.fix) from None
+    if len(built) > _LONGEST:
+        raise BadTransform("too many transforms, one after another", fix="leave some out, or use the warehouse")
+    return built

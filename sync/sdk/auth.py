@@ -22,7 +22,7 @@ from sync.sdk.http import retry_after
 from sync.sdk.values import json_object
 from sync.sdk.wire import host_of
 
-__all__ = ["Basic", "Bearer", "Chain", "ClientCredentials", "Header", "HmacSignature"]
+__all__ = ["Basic", "Bearer", "Chain", "ClientCredentials", "Header", "HmacSignature", "header_value"]
 
 Flow = Generator[httpx.Request, httpx.Response, None]
 
@@ -30,10 +30,23 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")  # what a header can carry (RFC 675
 _LONGEST = 86400.0  # seconds a token is believed to live
 
 
+def header_value(text: str) -> bool:
+    """Can a header hold this: printable ASCII (RFC 9110, section 5.5, without what httpx does not encode)."""
+    return bool(text) and text.isascii() and text.isprintable()
+
+
 class Header(httpx.Auth):
-    """A secret in a header of its own: `Header("Api-Key", key)`; `prefix` stands before it."""
+    """A secret in a header of its own: `Header("Api-Key", key)`; `prefix` stands before it.
+
+    Raises `AuthError` for a secret that no header can hold, one with a line break for example.
+    """
 
     def __init__(self, name: str, secret: SecretStr, prefix: str = "") -> None:
+        if not header_value(secret.get_secret_value()):
+            raise AuthError(
+                f"the secret for the header `{name}` cannot stand in a header",
+                fix="it is empty, or has line breaks or characters beyond ASCII: was it pasted whole?",
+            )
         self._name = name
         self._secret = secret
         self._prefix = prefix

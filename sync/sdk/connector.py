@@ -22,7 +22,7 @@ __all__ = ["Config", "Connector", "Creates", "Describes", "HttpConnector", "Poll
 class Config(BaseModel):
     """Base of every connector's configuration: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)

@@ -344,6 +344,9 @@ def read_manifest(text: str, file: str) -> Manifest:
         _refuse([Problem("HG412", f"{file}: {exc}", "Mend the TOML.", file)])
     except ValidationError as exc:
         _refuse([_problem(file, error) for error in exc.errors()])
+    except (ValueError, RecursionError):
+        message = f"{file}: a number has thousands of digits, or values are nested too deeply"
+        _refuse([Problem("HG412", message, "Mend the TOML.", file)])
 
 
 def _problem(file: str, error: Any) -> Problem:

@@ -16,7 +16,7 @@ __all__ = ["CREDENTIALS", "Auth", "Option", "Strict", "build_auth"]
 class Strict(BaseModel):
     """Base of everything in a manifest: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class Option(Strict):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sync.durations import parse_duration
+from sync.paths import UsablePath
 
 __all__ = ["DuckDBOptions", "Options", "SnowflakeOptions"]
 
@@ -17,14 +18,14 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 class Options(BaseModel):
     """Frozen; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class DuckDBOptions(Options):
     """A DuckDB database file. Paths are relative to the project."""
 
-    path: Path = Field(description="The database file; it is only read.")
-    directories: tuple[Path, ...] = Field(
+    path: UsablePath = Field(description="The database file; it is only read.")
+    directories: tuple[UsablePath, ...] = Field(
         default=(), description="Folders whose files the warehouse's views and the cohorts' queries may read."
     )
 

@@ -68,6 +68,10 @@ def single_select(query: str, dialect: str) -> tuple[exp.Query, str]:
         tokens = sqlglot.tokenize(query, read=dialect)
         end = next((t.start for t in tokens if t.token_type.name == "SEMICOLON"), len(query))
         statements = [s for s in sqlglot.parse(query, read=dialect) if s is not None]
+    except RecursionError:
+        raise SourceError(
+            "the cohort's query is nested too deeply", code="HG204", fix="make it a view in the warehouse"
+        ) from None
     except SqlglotError as error:
         where = getattr(error, "errors", None) or [{}]
         line, column = where[0].get("line"), where[0].get("col")
