@@ -270,8 +270,8 @@ class _YamlWalk:
         self._left -= 1
         if self._left == 0:
             fix = "Repeat less: use fewer aliases (`*name`)."
-            problem = self.document.problem(location, "HG103", "the file unfolds to too many values", fix)
-            raise Unreadable(*self.problems, problem)
+            self._note(node, "HG103", "the file unfolds to too many values", fix)
+            raise Unreadable(*self.problems)
         if node.id == "scalar":
             return self._scalar(node)
         if id(node) in self._open:

@@ -82,8 +82,8 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (
         closing(open_database(settings)) as connection,
-        source.stage(connection, where, needed, spool) as staged,
         translate(f"reading {where.title}", SourceError, "HG215"),
+        source.stage(connection, where, needed, spool) as staged,
     ):
         lock_down(connection)
         if not generation.blank:

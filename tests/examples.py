@@ -1,0 +1,23 @@
+"""How many examples property tests try: a few, the same ones each time; with `--hypothesis-profile=slow` many, at random."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+__all__ = ["examples"]
+
+_FACTOR = 25
+
+settings.register_profile("slow", max_examples=100 * _FACTOR, deadline=None, print_blob=True)
+
+
+def examples(count: int) -> settings:
+    """Settings for so many examples, and for many times as many under the profile `slow`."""
+    slow = settings.get_current_profile_name() == "slow"
+    return settings(
+        max_examples=count * (_FACTOR if slow else 1),
+        derandomize=not slow,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
