@@ -1,4 +1,4 @@
-"""How many examples property tests try: a few, the same ones each time; with `--hypothesis-profile=slow` many, at random."""
+"""How many examples property tests try: few, the same each time; many with `--hypothesis-profile=slow`."""
 
 from __future__ import annotations
 
