@@ -22,6 +22,7 @@ from sync.engine.values import SentValues, own_columns
 from sync.errors import Corrupt, DecisionError, StateError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import StateReader
+from sync.state.erasures import ErasureState
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Counts, Generation, Plan, PlanKind, PlanStatus, Run
 
@@ -36,7 +37,8 @@ UNKNOWN = "nobody knows what the destination had before"
 LEFT = "it is no member any more"
 CHANGED = "a later run changed it"
 CAME_BACK = "a later run added it again"
-FORGOTTEN = "it was a member before the members were reset"
+RESET = "it was a member before the members were reset"
+FORGOTTEN = "the person is to be forgotten"
 IRREVERSIBLE = "the destination cannot undo it"
 UNSUPPORTED = "the object does not take the op that would undo it"
 NO_VALUES = "no plan file has the values it had before"
@@ -143,24 +145,23 @@ class Reverting:
             ) from None
 
     def _sides(self, connection: duckdb.DuckDBPyConnection, before: Generation, now: Generation) -> None:
-        """Views `was` and `now` of the members; tables of keys that are `uncertain`, or `forgotten` by a reset."""
+        """Views `was` and `now` of the members; tables of keys: `uncertain`, `forgotten` people, `reset` away."""
         folder = folder_of(self.settings.folder, self.job.name)
         names = [mapping.to for mapping in self.job.sync.identifiers]
         for view, generation in (("was", before), ("now", now)):
             verify(folder, generation)
             members = relation(connection, folder, generation, names)
             connection.execute(f"CREATE TEMP VIEW {view} AS {members}")
-        connection.execute("CREATE TEMP TABLE uncertain (key DECIMAL(38, 0))")
-        dirty = [key for key, *_ in self.state.dirty(self.job.name)]
-        if dirty:
-            connection.execute("INSERT INTO uncertain SELECT unnest(?::DECIMAL(38, 0)[])", [dirty])
-        connection.execute("CREATE TEMP TABLE forgotten (key DECIMAL(38, 0))")
+        _keys(connection, "uncertain", [key for key, *_ in self.state.dirty(self.job.name)])
+        parts = self.state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=self.job.name)
+        _keys(connection, "forgotten", [key for part in parts for key in part.keys])
+        _keys(connection, "reset", [])
         for generation in self.state.generations(self.job.name):
             if generation.blank and 1 < generation.number <= before.number:
                 earlier = self.state.generation(self.job.name, generation.number - 1)
                 verify(folder, earlier)
                 known = relation(connection, folder, earlier)
-                connection.execute(f"INSERT INTO forgotten SELECT key FROM ({known})")
+                connection.execute(f"INSERT INTO reset SELECT key FROM ({known})")
 
     # --- what is to be undone -----------------------------------------------------------------------------
 
@@ -171,6 +172,7 @@ class Reverting:
         never = _list(self.job.spec.irreversible)
         connection.execute(
             "CREATE TEMP TABLE undo AS SELECT *, CASE "
+            f"WHEN key IN (SELECT key FROM forgotten) THEN {literal(FORGOTTEN)} "
             f"WHEN key IN (SELECT key FROM uncertain) THEN {literal(UNCERTAIN)} "
             f"WHEN undoes <> 'add' AND NOT was THEN {literal(UNKNOWN)} "
             "WHEN was = is_now AND (NOT was OR fingerprint = now_fingerprint) THEN '' "
@@ -178,7 +180,7 @@ class Reverting:
             f"WHEN undoes <> 'remove' AND now_fingerprint <> left_fingerprint THEN {literal(CHANGED)} "
             f"WHEN undoes = 'remove' AND is_now THEN {literal(CAME_BACK)} "
             f"WHEN list_contains({never}, undoes) THEN {literal(IRREVERSIBLE)} "
-            f"WHEN NOT was AND key IN (SELECT key FROM forgotten) THEN {literal(FORGOTTEN)} "
+            f"WHEN NOT was AND key IN (SELECT key FROM reset) THEN {literal(RESET)} "
             f"WHEN NOT list_contains({_list(ops)}, op) THEN {literal(UNSUPPORTED)} END AS why "
             "FROM (SELECT a.key AS key, a.op AS undoes, a.fingerprint AS left_fingerprint, "
             "w.key IS NOT NULL AS was, n.key IS NOT NULL AS is_now, "
@@ -228,7 +230,7 @@ class Reverting:
             f"ELSE {literal(NO_VALUES)} END WHERE {_UNDO} AND was AND key IN (SELECT key FROM wanted)"
         )
         if whole:
-            undone = f"SELECT key FROM undo WHERE {_UNDO}"
+            undone = f"SELECT key FROM undo WHERE {_UNDO} UNION ALL SELECT key FROM forgotten"
             values.look_up(f"SELECT key, fingerprint FROM now WHERE key NOT IN ({undone})")
             if holes := _count(connection, "wanted"):
                 raise _refused(
@@ -267,6 +269,12 @@ class Reverting:
 
 def _refused(message: str, fix: str) -> DecisionError:
     return DecisionError(message, code="HG526", fix=fix)
+
+
+def _keys(connection: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str]) -> None:
+    connection.execute(f"CREATE TEMP TABLE {table} (key DECIMAL(38, 0))")
+    if keys:
+        connection.execute(f"INSERT INTO {table} SELECT unnest(?::DECIMAL(38, 0)[])", [list(keys)])
 
 
 def _union(selects: Sequence[str]) -> str:

@@ -181,3 +181,20 @@ def test_resuming_says_that_a_revert_still_waits(wrong):
     plan = shop.json("plan", "--revert", run, *WHY)["syncs"][0]["plan"]
 
     assert plan in shop.json("resume", "crm-vip")["notes"][0]
+
+
+def test_whoever_was_forgotten_is_not_put_back(wrong):
+    shop, run = wrong
+    for who in ("person4@acme.example", "person1@acme.example"):  # the run removed one, and updated the other
+        assert shop.run("person", who, "--forget", "--reason", "asked to be forgotten")[0] in (0, 3)
+
+    shop.run("run", "--revert", run, *WHY)
+
+    assert "person4@acme.example" not in shop.crm.people
+    assert shop.crm.people["person2@acme.example"]["country"] == "AU"
+    assert "late@acme.example" not in shop.crm.people
+    assert shop.crm.people.get("person1@acme.example", {}).get("first_name") != "Name1"
+    shop.json("resume", "crm-vip")
+    shop.run("run")
+    assert "person1@acme.example" not in shop.crm.people
+    assert "person4@acme.example" not in shop.crm.people
