@@ -451,9 +451,16 @@ def test_a_revert_is_audited_with_its_reason(thirty: World) -> None:
     assert thirty.actions()[-5:] == ["run.revert", "sync.paused", "plan.ready", "run.started", "run.completed"]
 
 
-@pytest.mark.parametrize("committed", [False, True])
+@pytest.mark.parametrize(
+    "committed",
+    [
+        pytest.param((False, True), id="before-or-after"),
+        pytest.param((False, False), id="before", marks=pytest.mark.slow),
+        pytest.param((True, True), id="after", marks=pytest.mark.slow),
+    ],
+)
 def test_a_crash_at_any_write_of_a_revert_is_made_good_by_asking_again(
-    tmp_path: Path, thirty: World, monkeypatch: pytest.MonkeyPatch, figures: Figures, *, committed: bool
+    tmp_path: Path, thirty: World, monkeypatch: pytest.MonkeyPatch, figures: Figures, committed: tuple[bool, bool]
 ) -> None:
     before = dict(thirty.desk.members)
     run = ran(thirty, *MOVES)
@@ -465,7 +472,7 @@ def test_a_crash_at_any_write_of_a_revert_is_made_good_by_asking_again(
         shutil.copytree(thirty.root, folder)
         world = World(folder)
         world.desk.members = {email: dict(row) for email, row in after.items()}
-        fragile = Fragile(world.ledger, at, committed=committed)
+        fragile = Fragile(world.ledger, at, committed=committed[at % 2])
         with as_a_process_that_is_gone(monkeypatch, gone):
             try:
                 revert(world, run, fragile)
