@@ -395,3 +395,88 @@ def test_it_works_over_a_real_connection(fake: FakeHubSpot) -> None:
             assert statuses(push(HubSpot(config, client), "list_member", change("ada"))) == {"ada": "applied"}
 
     assert fake.lists[list_id] == {ada}
+
+
+# -- answers that contradict themselves, or say nothing
+
+
+def _told(answers: dict[str, Any], object: str, *changes: Change) -> dict[str, str]:
+    """What becomes of changes where HubSpot answers so, by the last word of a path."""
+
+    def app(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=answers[request.url.path.rsplit("/", 1)[-1]])
+
+    with connect(app) as connector:
+        return statuses(push(connector, object, *changes))
+
+
+def _contact(id: str, email: str, **more: Any) -> dict[str, Any]:
+    return {"id": id, "properties": {"email": email}, **more}
+
+
+def _several(*results: dict[str, Any], errors: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return {"status": "COMPLETE", "results": list(results), "errors": errors or []}
+
+
+def test_a_record_that_is_both_written_and_refused_is_unknown() -> None:
+    refused = {"category": "X", "message": "no", "context": {"objectWriteTraceId": ["key-ada"]}}
+    answer = _several(_contact("1", "ada@example.com", objectWriteTraceId="key-ada"), errors=[refused])
+
+    assert _told({"upsert": answer}, "contact", change("ada")) == {"ada": "unknown"}
+
+
+def test_a_record_that_is_written_to_two_contacts_is_unknown() -> None:
+    answer = _several(*[_contact(id, "ada@example.com", objectWriteTraceId="key-ada") for id in ("1", "2")])
+
+    assert _told({"upsert": answer}, "contact", change("ada")) == {"ada": "unknown"}
+
+
+@pytest.mark.parametrize("id", ["", "9" * 101])
+def test_an_id_that_is_none_is_an_answer_of_an_unknown_shape(id: str) -> None:
+    with pytest.raises(ProtocolError):
+        _told({"upsert": _several(_contact(id, "ada@example.com"))}, "contact", change("ada"))
+
+
+@pytest.mark.parametrize("op", [Op.ADD, Op.REMOVE])
+def test_an_address_that_the_answer_does_not_mention_is_tried_later(op: Op) -> None:
+    other = {"category": "OBJECT_NOT_FOUND", "message": "no", "context": {"ids": ["bob@example.com"]}}
+
+    assert _told({"read": _several()}, "list_member", change("ada", op)) == {"ada": "deferred"}
+    assert _told({"read": _several(errors=[other])}, "list_member", change("ada", op)) == {"ada": "deferred"}
+
+
+@pytest.mark.parametrize(("op", "status"), [(Op.ADD, "rejected"), (Op.REMOVE, "applied")])
+@pytest.mark.parametrize("context", [{}, {"ids": ["ADA@example.com"]}])
+def test_an_address_that_hubspot_says_it_does_not_have_is_settled(op: Op, status: str, context: Any) -> None:
+    missing = {"category": "OBJECT_NOT_FOUND", "message": "no", "context": context}
+
+    assert _told({"read": _several(errors=[missing])}, "list_member", change("ada", op)) == {"ada": status}
+
+
+def test_an_address_of_several_contacts_is_tried_later() -> None:
+    found = _several(_contact("1", "ada@example.com"), _contact("2", "ada@example.com"))
+
+    assert _told({"read": found}, "list_member", change("ada")) == {"ada": "deferred"}
+
+
+@pytest.mark.parametrize(
+    ("missing", "added", "removed", "op", "status"),
+    [
+        ("1", "1", "", Op.ADD, "unknown"),
+        ("", "1", "1", Op.ADD, "unknown"),
+        ("", "", "1", Op.ADD, "unknown"),
+        ("", "1", "", Op.ADD, "applied"),
+        ("1", "", "", Op.ADD, "rejected"),
+        ("", "1", "", Op.REMOVE, "unknown"),
+        ("1", "", "1", Op.REMOVE, "unknown"),
+        ("", "", "1", Op.REMOVE, "applied"),
+        ("1", "", "", Op.REMOVE, "applied"),
+    ],
+)
+def test_a_move_that_is_told_two_ways_is_unknown(
+    missing: str, added: str, removed: str, op: Op, status: str
+) -> None:
+    moved = {"recordIdsMissing": list(missing), "recordsIdsAdded": list(added), "recordIdsRemoved": list(removed)}
+    answers = {"read": _several(_contact("1", "ada@example.com")), "add-and-remove": moved}
+
+    assert _told(answers, "list_member", change("ada", op)) == {"ada": status}

@@ -16,7 +16,7 @@ from sync.engine import dispatch
 from sync.engine.report import SyncReport, exit_code
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.http import build_client
-from sync.sdk.nouns import Batch, Job, Limits, Op, Outcome, Rate, Receipt, Status
+from sync.sdk.nouns import Batch, Delivery, Job, Limits, Op, Outcome, Rate, Receipt, Status
 from sync.state.nouns import BatchState, RunStatus
 from tests.state.world import SYNC, Desk, Scripted, World, applied_then, refusing, some
 
@@ -730,3 +730,28 @@ def test_a_job_from_a_connector_that_cannot_poll_is_unknown(world: World) -> Non
     world.desk.answers.append(lambda desk, batch: Job("j1"))
 
     assert totals(world.run()) == {"unknown": 10}
+
+
+# --- whole audiences ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["strangers", "one of them"])
+def test_receipts_of_others_do_not_stand_for_a_whole_audience(world: World, who: str) -> None:
+    world.spec = replace(
+        world.spec, delivery=Delivery.SNAPSHOT, limits=replace(world.spec.limits, batch_size=None)
+    )
+    world.desk.snapshot = True
+
+    def answer(desk: Desk, batch: Batch) -> Outcome:
+        same = batch.changes[0].key
+        return [
+            Receipt(f"stranger-{n}" if who == "strangers" else same, Status.APPLIED)
+            for n, _ in enumerate(batch.changes)
+        ]
+
+    world.desk.answers.append(answer)
+    first = world.run()
+
+    assert (first.applied, first.unknown) == (0, 10)
+    assert world.members() == {}
+    assert (world.run().status, world.in_step) == ("completed", True)

@@ -9,8 +9,12 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tenacity import RetryCallState, Retrying
 
+from sync.engine.job import DeliverySettings
 from sync.engine.pacing import Pacer, Pacers
+from sync.engine.patience import Patience
+from sync.errors import RateLimited
 from sync.sdk.nouns import Rate
 
 
@@ -130,3 +134,28 @@ def test_threads_that_ask_at_once_are_granted_no_more_than_the_rate() -> None:
     times.sort()
     assert len(times) == 18
     assert times[-1] - times[0] >= 3 * 0.2 - 0.05
+
+
+def test_an_absurd_pause_is_cut_to_a_day() -> None:
+    pacer = Pacer((), clock=lambda: 100.0)
+
+    for seconds in (float("inf"), 315_360_000.0, float("nan"), -5.0):
+        pacer.pause(seconds)
+
+    assert pacer.paused == 86400.0
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.01, None])
+def test_who_asks_for_less_than_our_own_patience_is_not_hammered(asked: float | None) -> None:
+    patience = Patience(DeliverySettings(backoff_first=0.5, backoff_max=30.0))
+    state = RetryCallState(Retrying(), None, (), {})
+    state.set_exception((RateLimited, RateLimited("wait", retry_after=asked), None))
+
+    assert patience.delay(state) == 0.5
+
+
+def test_who_asks_for_more_is_obeyed_by_the_pacer() -> None:
+    state = RetryCallState(Retrying(), None, (), {})
+    state.set_exception((RateLimited, RateLimited("wait", retry_after=7.0), None))
+
+    assert Patience(DeliverySettings(backoff_first=0.5)).delay(state) == 0.0

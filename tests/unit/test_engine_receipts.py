@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.engine.receipts import read, the_same_for_all
+from sync.engine.receipts import discreet, read, the_same_for_all
 from sync.engine.tally import Tally
+from sync.logging import register_secret
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
 from sync.state.nouns import BatchRow, BatchState, Outcomes
 
@@ -114,3 +116,49 @@ def test_rows_of_a_snapshot_that_did_not_change_count_for_nothing() -> None:
     tally.add(Outcomes(100))
 
     assert tally.applied == 3
+
+
+def test_an_id_that_cannot_be_kept_leaves_the_outcome_unknown() -> None:
+    given_ = [
+        Receipt(k, Status.APPLIED, remote_id=i)
+        for k, i in zip("abcd", ["1", "x" * 1001, "a\x1b[2J", "\ud800"], strict=True)
+    ]
+
+    outcomes = read(ROW, BATCH, [*given_, Receipt("e", Status.REJECTED, "no", remote_id="\n")])
+
+    assert (outcomes.applied, outcomes.remote_ids) == (1, {100: "1"})
+    assert [(key, status) for _, key, _, status, _ in outcomes.exceptions] == [
+        ("b", Status.UNKNOWN),
+        ("c", Status.UNKNOWN),
+        ("d", Status.UNKNOWN),
+        ("e", Status.REJECTED),
+    ]
+
+
+def test_a_reason_is_kept_short_and_without_what_a_terminal_obeys() -> None:
+    said = "\x1b]52;c;aGk=\x07\x1b[2J\r\nno\u202ereversed\x00 " + "x" * 50_000
+
+    ((*_, reason),) = discreet(
+        the_same_for_all(ROW, replace(BATCH, changes=BATCH.changes[:1]), Status.REJECTED, said),
+        ROW,
+        BATCH,
+        frozenset(),
+    ).exceptions
+
+    assert reason.isprintable()
+    assert reason.startswith(" ]52;c;aGk=  [2J  no reversed")
+    assert len(reason) == 2000
+
+
+def test_a_secret_where_a_reason_is_cut_is_not_kept_in_part() -> None:
+    register_secret("canary-secret-of-receipts")
+    said = "x" * 1990 + "canary-secret-of-receipts"
+
+    ((*_, reason),) = discreet(
+        the_same_for_all(ROW, replace(BATCH, changes=BATCH.changes[:1]), Status.REJECTED, said),
+        ROW,
+        BATCH,
+        frozenset(),
+    ).exceptions
+
+    assert "canary" not in reason
