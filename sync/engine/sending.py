@@ -232,17 +232,24 @@ class Sender:
             self._unclear(push, batch, str(error))
         elif row.size == 1:
             why = error.detail.strip() or error.message
-            self._keep(push, self._dispatch.alike(row, batch, Status.REJECTED, why))
+            self._dispatch.acknowledge(self._refusal(push), self._dispatch.alike(row, batch, Status.REJECTED, why))
         else:
             self._split(push, batch)
+
+    def _refusal(self, push: _Push) -> Attempt:
+        """The attempt that a refusal answers. Requests of the push that went before the refused one may have
+        changed something: their attempts stay open, so that what was refused is dirty, too."""
+        if push.certain:
+            self._settle(push, 1)
+            return push.attempts[-1]
+        return self._state.intend(self._keeper.lease, push.row.run, push.row.number, 0.0)
 
     def _split(self, push: _Push, batch: Batch) -> None:
         row = push.row
         with self._numbering:
             children = halves(row, next(self._numbers))
             next(self._numbers)
-        self._settle(push, 1)
-        self._state.split(self._keeper.lease, push.attempts[-1], children)
+        self._state.split(self._keeper.lease, self._refusal(push), children)
         for child in children:
             start = child.first - row.first
             part: Sequence[Any] = batch.changes[start : start + child.size]

@@ -755,3 +755,29 @@ def test_receipts_of_others_do_not_stand_for_a_whole_audience(world: World, who:
     assert (first.applied, first.unknown) == (0, 10)
     assert world.members() == {}
     assert (world.run().status, world.in_step) == ("completed", True)
+
+
+class TwoSteps(Scripted):
+    """A push is two requests: the first changes something, and the second may be refused."""
+
+    def push(self, batch: Batch) -> Outcome:
+        self.before()
+        receipts = self.desk.push(batch)
+        self.before()
+        if any(change.fields.get("name") == "Refused" for change in batch.changes):
+            raise RequestError("the second step is refused", "no such list")
+        return receipts
+
+
+@pytest.mark.parametrize("many", [1, 3])
+def test_what_the_first_step_of_a_refused_push_changed_is_put_right(world: World, many: int) -> None:
+    world.connector = lambda before: TwoSteps(world.desk, before)
+    assert world.run().status == "completed"
+    world.sql(f"UPDATE vips SET name = 'Refused' WHERE id < {many}")
+
+    report = world.run()
+
+    assert (report.status, report.rejected) == ("completed_with_errors", many)
+    assert world.desk.members["p0@x.example"]["name"] == "Refused"
+    world.people(10)  # the old names again, which members have: there is no difference to be seen
+    assert (world.run().status, world.in_step) == ("completed", True)
