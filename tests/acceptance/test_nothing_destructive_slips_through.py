@@ -134,7 +134,7 @@ def test_an_approval_without_removals_sends_the_rest_and_removes_nobody(held: He
 
     assert sent(sink.requests) == {"add": list(range(20_001, 20_011)), "update": list(range(1, 51))}
     assert len(sink.members) == 10_010
-    assert_held(project, "removals", "removals_pct")
+    assert_held(project, "removals", "removals_pct", "kept_back")
 
 
 def test_a_rejected_plan_cannot_be_approved_any_more(held: Held, sink: Sink) -> None:
