@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.leaks.canaries import PERSON
 from tests.leaks.scene import Scene
 
 MEMBERS_BY_EMAIL = "ALTER TABLE vip_cohort ALTER user_id TYPE VARCHAR; UPDATE vip_cohort SET user_id = email"
@@ -100,3 +101,18 @@ def test_what_is_no_key_is_refused_before_anything_is_written(scene: Scene, valu
     assert "HG153" in done.text or "HG151" in done.text
     assert not value or value not in done.text
     assert scene.sink.count == 0
+
+
+def test_a_person_is_forgotten_in_encrypted_files_too(personal: Scene) -> None:
+    keys(personal, 'key = "env:STATE_KEY"')
+    assert personal.do("run", "--first-run").code == 0
+    email = PERSON["email"].text
+    personal.project.sql(f"DELETE FROM vip_cohort WHERE email = '{email}'")
+    personal.do("person", email, "--forget", "--reason", "asked for it by letter", "--debug")
+    personal.do("run", "--debug")
+
+    assert personal.do("person", email, "--json").json["found"] == []
+    assert encryption(personal)["message"] != ""
+    assert "no encryption" not in str(encryption(personal)["message"])
+    assert personal.person() & FILES == set()
+    assert personal.secrets() == []
