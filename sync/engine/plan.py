@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sync.engine.compile import Compiled
+from sync.engine.compile import Compiled, key_sql
+from sync.engine.database import translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt
@@ -105,11 +106,25 @@ def freeze(
     branches = []
     for op in order:
         if counts.get(op) and op == "remove":
-            branches += _removals(connection, members, remembered)
+            branches += _removals(connection, compiled, members, remembered)
         elif counts.get(op) or op == "keep":
             branches.append(_payload(compiled, cohort, members, op, everybody=counts.get(op) == rows))
     branches.append(_invalid(compiled, cohort, invalid))
-    return _write(connection, settings, job, branches)
+    frozen = _write(connection, settings, job, branches)
+    if "remove" in wanted:
+        _refuse_lost(job, counts.get("remove", 0) - frozen.counts.get("remove", 0))
+    return frozen
+
+
+def _refuse_lost(job: SyncJob, lost: int) -> None:
+    """A removal whose identifiers nobody has must not be dropped in silence. Raises `Corrupt`."""
+    if lost > 0:
+        raise Corrupt(
+            f"{lost:,} records that may still be at {job.destination} are to be removed, and the copy in "
+            f"rejected/{job.name} that has their identifiers is missing or was altered; "
+            "nothing is sent on a doubt",
+            fix=f"restore that folder from a backup, or start again: headgate state reset {job.name} --reason ...",
+        )
 
 
 def freeze_changes(
@@ -174,7 +189,9 @@ def _payload(compiled: Compiled, cohort: str, members: str, op: str, *, everybod
     )
 
 
-def _removals(connection: duckdb.DuckDBPyConnection, members: str, remembered: Sequence[Path]) -> list[str]:
+def _removals(
+    connection: duckdb.DuckDBPyConnection, compiled: Compiled, members: str, remembered: Sequence[Path]
+) -> list[str]:
     """Members to remove with their identifiers as last acknowledged; then those only an earlier run knows."""
     gone = "SELECT key FROM changes WHERE op = 'remove'"
     known = (
@@ -185,11 +202,14 @@ def _removals(connection: duckdb.DuckDBPyConnection, members: str, remembered: S
         return [known]
     files = source(connection, *remembered)
     wanted = "c IN ('key', 'remote_id', 'source_key') OR starts_with(c, 'id.')"
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE remembered AS "
-        f"SELECT DISTINCT ON (key) COLUMNS(lambda c: {wanted}) FROM {files} "
-        f"WHERE key IN ({gone}) AND key NOT IN (SELECT key FROM ({members}))"
-    )
+    # No digest of these files is kept: whose identifiers do not make the key is not that person any more.
+    theirs = key_sql([identifier(f"id.{name}") for name in compiled.identifiers])
+    with translate("reading the copy of earlier records", Corrupt):
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE remembered AS "
+            f"SELECT DISTINCT ON (key) COLUMNS(lambda c: {wanted}) FROM {files} "
+            f"WHERE key IN ({gone}) AND key NOT IN (SELECT key FROM ({members})) AND key = {theirs}"
+        )
     return [known, "SELECT 'remove' AS op, * FROM remembered"]
 
 

@@ -13,7 +13,7 @@ from sync.state.members import verify
 from tests.acceptance import faults
 from tests.acceptance.evidence import repeated_requests
 from tests.acceptance.sink import Sink
-from tests.crash.damage import EVERY, Harm, flip, flipped, flips, missing
+from tests.crash.damage import EVERY, Harm, emptied, flip, flipped, flips, missing, truncated
 from tests.crash.small import PEOPLE, SYNC, Answer, Small
 from tests.figures import Figures
 
@@ -221,3 +221,41 @@ def test_state_reset_still_wants_an_interrupted_run_finished_that_can_be(settled
 
     settled.here("state", "reset", SYNC, "--members", count, "--reason", "try").failed("HG330")
     settled.here("run").succeeded()
+
+
+# --- copies of rejected records -------------------------------------------------------------------------------
+
+
+def scribbled(path: Path) -> None:
+    """Somebody else's identifiers stand in it, in a file that is whole."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE copy AS SELECT * FROM read_parquet('{path}')")
+        connection.execute('UPDATE copy SET "id.user_id" = "id.user_id" - 300')
+        connection.execute(f"COPY copy TO '{path}' (FORMAT parquet)")
+
+
+@pytest.mark.parametrize("harm", [truncated, emptied, missing, scribbled])
+def test_a_removal_whose_identifiers_were_lost_or_altered_is_an_error_and_removes_nobody_else(
+    settled: Small, sink: Sink, figures: Figures, harm: Harm
+) -> None:
+    settled.more_people(PEOPLE + 1, GONE)
+    sink.faults = (lambda request: faults.Answer(status=200, body=b"<html>", content_type="text/html"),)
+    unknown = settled.here("run")
+    assert unknown.code == 4, unknown.text  # nobody can tell whether they are there: they are
+    sink.faults = ()
+    settled.sql(f"DELETE FROM vip_cohort WHERE user_id > {PEOPLE}")
+    path = only(list((settled.state / "rejected" / SYNC).glob("*.parquet")))
+    shutil.copy2(path, backup := settled.root / "backup.parquet")
+    harm(path)
+    seen = sink.count
+
+    settled.here("run").failed("HG303", "HG341")
+    assert sink.count == seen
+    assert "Traceback" not in settled.here("rejected", "list").text
+    figures.add("corrupted files caught")
+
+    shutil.copy2(backup, path)
+    settled.here("run").succeeded()
+    assert sorted(sink.members) == EVERYBODY
