@@ -69,14 +69,24 @@ def dies(work: Callable[[], Any]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("committed", [False, True], ids=["before", "after"])
+pytestmark = pytest.mark.timeout(600)  # dozens of crashes each
+
+SIDES = [
+    pytest.param((False, True), id="before-or-after"),
+    pytest.param((False, False), id="before", marks=pytest.mark.slow),
+    pytest.param((True, True), id="after", marks=pytest.mark.slow),
+]
+"""Whether the step at which it ends is done; by turns, or always."""
+
+
+@pytest.mark.parametrize("committed", SIDES)
 def test_a_crash_at_any_write_of_the_ledger_leaves_nothing_half_done(
-    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures, committed: bool
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures, committed: tuple[bool, bool]
 ) -> None:
     gone, seen = dead_holder(), set()
     for at in range(1, 60):
         world = copy_of(template, tmp_path / str(at))
-        fragile = Fragile(world.ledger, at, committed=committed)
+        fragile = Fragile(world.ledger, at, committed=committed[at % 2])
 
         def work(world: World = world, state: Any = fragile) -> None:
             forget(asked(world, state=state))
@@ -93,19 +103,19 @@ def test_a_crash_at_any_write_of_the_ledger_leaves_nothing_half_done(
     assert seen >= {"acquire", "forget", "rewrite", "unquote", "open", "finish", "end_erasure"}
 
 
-@pytest.mark.parametrize("written", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("written", SIDES)
 def test_a_crash_at_any_file_leaves_nothing_half_done(
-    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures, written: bool
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, figures: Figures, written: tuple[bool, bool]
 ) -> None:
     gone, done = dead_holder(), 0
     for at in range(1, 60):
         world = copy_of(template, tmp_path / str(at))
-        left = [at]
+        left, after = [at], written[at % 2]
 
-        def crashing(real: Callable[..., Any], left: list[int] = left) -> Callable[..., Any]:
+        def crashing(real: Callable[..., Any], left: list[int] = left, after: bool = after) -> Callable[..., Any]:
             def step(*arguments: Any, **options: Any) -> Any:
                 left[0] -= 1
-                if left[0] == 0 and not written:
+                if left[0] == 0 and not after:
                     raise Crash("file")
                 result = real(*arguments, **options)
                 if left[0] == 0:
