@@ -10,6 +10,7 @@ from sync.engine.pauses import pause_of
 from sync.mapping import Cohort, Sync
 from sync.schedule import next_runs
 from sync.state.base import StateReader
+from sync.state.erasures import ErasureState
 from sync.state.holder import alive
 from sync.state.nouns import PlanStatus, Refresh, Run, RunStatus, Verdict, VerdictAnswer
 
@@ -67,6 +68,10 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
     health, reasons = _health(
         sync, cohort, last, plans[0].verdicts if plans else None, freshness, rejected, len(state.dirty(sync.name))
     )
+    leaving = len(state.erasure_parts(ErasureState.QUEUED, sync=sync.name))
+    if leaving and health is not Health.DISABLED:
+        who = "a forgotten person is" if leaving == 1 else f"{leaving:,} forgotten people are"
+        health, reasons = max(health, Health.WARNING, key=_gravity), [*reasons, f"{who} still to be removed"]
     pause = pause_of(state.paused(), sync.name, sync.destination)
     if pause is not None and health is not Health.DISABLED:
         health, reasons = (

@@ -12,6 +12,7 @@ import pytest
 from sync.engine.forget import Forgetting, forget, remember
 from sync.engine.report import exit_code
 from sync.errors import HeadgateError, Unavailable, UsageError
+from sync.health import Health, standing
 from sync.mapping import Mode
 from sync.sdk.nouns import Delivery, Op, Status
 from sync.state.erasures import Erasure, ErasureOutcome, ErasurePart, ErasureState
@@ -55,6 +56,8 @@ def test_a_member_is_removed_at_the_destination_and_then_erased_from_every_file(
     erasure = forget(asked(world))
 
     assert part(world, erasure).state is ErasureState.QUEUED
+    found = standing(world.ledger, world.job.cohort, world.job.sync)
+    assert (found.health, found.reasons) == (Health.WARNING, ("a forgotten person is still to be removed",))
     assert all("members" in name for name in where(world, WHO))
     world.desk.forget()
     report = world.run()
