@@ -21,6 +21,7 @@ from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_erased, with_rest, with_waiting
 from sync.engine.revert import Reverting, find_run
 from sync.engine.running import Means, Running
+from sync.engine.scratch import scratch
 from sync.engine.trust import refuse_older_ledger
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
@@ -72,7 +73,7 @@ class Execution:
             told = self.running.event("state.verified", self.job.name, **asdict(found.result), repair=repair)
             self.state.record(told)
             if repair and not verified.same:
-                with found.saved(self.settings.folder / "tmp") as (missing, extra):
+                with found.saved(scratch(self.settings)) as (missing, extra):
                     return replace(verified, repair=self._repaired(missing, extra))
         return verified
 

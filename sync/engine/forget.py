@@ -19,6 +19,7 @@ from sync.engine.forms import forms_of, hashed, is_address
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.purge import purge, unquote
+from sync.engine.scratch import sweep
 from sync.engine.traces import Trace, Wanted, trace
 from sync.errors import HeadgateError, StateError, UsageError
 from sync.sdk.nouns import Op
@@ -75,6 +76,7 @@ def forget(asked: Forgetting) -> Erasure:
     """
     _refuse_unfit(asked)
     state, settings = asked.state, asked.settings
+    sweep(settings)
     with _held(asked) as keepers, closing(open_database(settings)) as connection:
         lock_down(connection)
         with translate("looking a person up", StateError):

@@ -15,6 +15,7 @@ from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicates
 from sync.engine.forgotten import keep_out
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.scratch import scratch
 from sync.errors import CohortError, SourceError
 from sync.sdk.nouns import Delivery
 from sync.sources.base import Column, Relation
@@ -78,8 +79,7 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
     generation = state.generation(job.name)
     folder = folder_of(settings.folder, job.name)
     verify(folder, generation)
-    spool = settings.folder / "tmp"
-    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    spool = scratch(settings)
     with (
         closing(open_database(settings)) as connection,
         translate(f"reading {where.title}", SourceError, "HG215"),

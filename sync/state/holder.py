@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sync.state.nouns import Lease
 
-__all__ = ["alive", "boot", "boot_clock", "describe", "is_dead", "me"]
+__all__ = ["alive", "boot", "boot_clock", "describe", "is_dead", "is_over", "me"]
 
 _PROC = Path("/proc")
 
@@ -48,6 +48,16 @@ def is_dead(holder: str) -> bool:
         pass
     start = _start(them.pid)
     return start is not None and start != them.start
+
+
+def is_over(holder: str) -> bool:
+    """Is a process that wrote to a disk of this machine certainly gone: dead, or of another boot.
+
+    Not for leases: a ledger may be copied to another machine while its writer lives.
+    """
+    them = _parse(holder)
+    elsewhere = them is not None and them.machine and boot() and not them.machine.startswith(_boot_id())
+    return bool(elsewhere) or is_dead(holder)
 
 
 def alive(lease: Lease | None) -> bool:
@@ -98,6 +108,10 @@ def boot() -> str:
     with contextlib.suppress(OSError):
         clocks = (_PROC / "self/ns/time").stat().st_ino
     return f"{this}:{clocks}"
+
+
+def _boot_id() -> str:
+    return boot().partition(":")[0]
 
 
 @cache
