@@ -124,6 +124,7 @@ class _Line:
         for side in (self.client, self.server):
             with contextlib.suppress(OSError):
                 side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                side.shutdown(socket.SHUT_RD)  # wakes the thread that reads it; only then is it closed
                 side.close()
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from tests.crash.small import PEOPLE, SYNC, Small
 from tests.figures import Figures
 
 EVERYBODY = list(range(1, PEOPLE + 1))
-TURNED = 25
+TURNED = 15
 
 
 def scribbled(path: Path) -> None:
