@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from sync.engine.batches import key_of
 from sync.engine.job import EngineSettings
 from sync.engine.plan import verify_file
 from sync.errors import Corrupt, HeadgateError, StateError
@@ -43,12 +44,20 @@ def whole(state: StateReader, settings: EngineSettings, plan: Plan, run: Run) ->
     generation = state.generation(run.sync)
     verify(folder_of(settings.folder, run.sync), generation)
     try:
+        _refuse_other_batches(state, run)
         return verify_file(settings, plan)
     except Corrupt as error:
         raise Corrupt(
             f"run {run.id} was interrupted while it was sending and cannot be finished: {error.message}",
             fix="restore the state folder from a backup, or start again: " + _reset(run.sync, generation),
         ) from error
+
+
+def _refuse_other_batches(state: StateReader, run: Run) -> None:
+    """A batch's idempotency key is a digest of its rows' numbers: a bit that turned in either shows."""
+    for batch in state.batches(run.id):
+        if batch.id != key_of(run.id, batch.first, batch.last):
+            raise Corrupt(f"batch {batch.number} is not what the ledger recorded at first")
 
 
 def damages(state: StateReader, settings: EngineSettings, sync: str) -> Iterator[HeadgateError]:

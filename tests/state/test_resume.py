@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -625,3 +626,19 @@ def test_a_refused_whole_audience_is_kept_open(audience: World) -> None:
 
     assert (first.status, first.code) == ("failed", "HG402")
     assert (second.status, second.applied, audience.in_step) == ("completed", 10, True)
+
+
+@pytest.mark.parametrize("column", ["first", "last", "id"])
+def test_a_batch_that_a_disk_altered_in_the_ledger_is_not_sent(world: World, column: str) -> None:
+    world.desk.answers.append(Unavailable("it is down"))
+    world.delivery = replace(world.delivery, attempts=1)
+    world.run()
+    pushed = len(world.desk.pushes)
+    with sqlite3.connect(world.root / "state" / "ledger.db") as ledger:
+        ledger.execute(f"UPDATE batch SET {column} = {column} || '1'")  # 0 becomes 01, 9 becomes 91
+
+    report = world.run()
+
+    assert report.code == "HG303"
+    assert "batch 1 is not what the ledger recorded" in report.error
+    assert len(world.desk.pushes) == pushed
