@@ -134,7 +134,7 @@ class Stage(World):
             limits=replace(spec.limits, batch_size=SIZE, concurrency=1, rates=()),
             account="crm.example",
             guardrails=GuardrailLimits(
-                max_removed=10**6, max_removed_pct=100, max_removed_pct_7d=100, stop_rejected_pct=100
+                max_removed=10**6, max_removed_pct=10**6, max_removed_pct_7d=10**6, stop_rejected_pct=100
             ),
             mapping_digest=self.digest,
             author="",
