@@ -1,0 +1,148 @@
+"""The network between a process and the destination: what becomes of a request that left.
+
+A request may be lost; reach the destination late, though no later than it can be alive; reach it twice; its answer
+may be lost, cut or senseless. Requests live on whatever becomes of the process that sent them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sync.errors import AuthError, ProtocolError, RateLimited, Unavailable
+from sync.sdk.nouns import Receipt, Status
+from tests.state.simulation.destination import Destination, Reply, Request
+from tests.state.simulation.scheduler import Scheduler
+
+__all__ = ["LIFETIME", "TIMEOUT", "Network"]
+
+TIMEOUT = 10.0  # seconds until a client gives a request up
+LIFETIME = 12.0  # seconds until a request is certainly dead
+_END = 0.001  # the last moment before that
+
+_FATES = {
+    "lost": 2,
+    "late": 6,
+    "unanswered": 4,
+    "twice": 3,
+    "limited": 2,
+    "down": 2,
+    "broken": 2,
+    "senseless": 1,
+    "partial": 4,
+    "unwelcome": 0.3,
+}
+
+
+@dataclass
+class Network:
+    """`troubled` is the share of requests that something happens to."""
+
+    scheduler: Scheduler
+    destination: Destination
+    rng: random.Random
+    troubled: float
+    fates: Counter[str] = field(default_factory=Counter)
+
+    def send(self, request: Request) -> Reply:
+        """Let a request leave, and wait for what the client is told. Raises `DestinationError`."""
+        names = [n for n in _FATES if not (n == "twice" and self.destination.kind == "counting")]
+        fate = "answered"
+        if self.rng.random() < self.troubled:
+            (fate,) = self.rng.choices(names, [_FATES[n] for n in names])
+            self.fates[fate] += 1
+        reply: Reply = getattr(self, f"_{fate}")(request)
+        return reply
+
+    # --- fates --------------------------------------------------------------------------------------------
+
+    def _answered(self, request: Request) -> Reply:
+        left = self.scheduler.now
+        replies = self._arrives(request, left + self._travel())
+        self._wait(self._travel(), lambda: bool(replies))
+        overdue = self.scheduler.now - left > TIMEOUT
+        if not replies or (overdue and self.rng.random() < 0.5):
+            raise Unavailable("it took too long")
+        return replies[0]
+
+    def _lost(self, _: Request) -> Reply:
+        return self._given_up(self._patience())
+
+    def _late(self, request: Request) -> Reply:
+        left, patience = self.scheduler.now, self._patience()
+        last = left + LIFETIME - _END
+        self._arrives(request, last if self.rng.random() < 0.6 else self.rng.uniform(left + patience, last))
+        return self._given_up(patience)
+
+    def _unanswered(self, request: Request) -> Reply:
+        self._arrives(request, self.scheduler.now)
+        return self._given_up(self._patience())
+
+    def _twice(self, request: Request) -> Reply:
+        left = self.scheduler.now
+        self._arrives(request, left + self.rng.choice([1.0, 5.0, LIFETIME - _END]))
+        return self._answered(request)
+
+    def _limited(self, _: Request) -> Reply:
+        self._wait(self._travel())
+        raise RateLimited("slow down", retry_after=self.rng.choice([None, 1.0, 5.0, 40.0]))
+
+    def _down(self, _: Request) -> Reply:
+        self._wait(self._travel())
+        raise Unavailable("closed", applied=False, retry_after=self.rng.choice([None, None, 3.0]))
+
+    def _broken(self, request: Request) -> Reply:
+        self.scheduler.at(self.scheduler.now, lambda: self.destination.partly(request))
+        return self._given_up(0.5)
+
+    def _senseless(self, request: Request) -> Reply:
+        if self.rng.random() < 0.7:
+            self._arrives(request, self.scheduler.now)
+        self._wait(self._travel())
+        raise ProtocolError("this is not JSON")
+
+    def _partial(self, request: Request) -> Reply:
+        reply = self._answered(request)
+        kept: list[Receipt] = []
+        for receipt in reply.receipts:
+            chance = self.rng.random()
+            if chance < 0.4:
+                kept.append(receipt)
+            elif chance < 0.6:
+                kept.append(Receipt(receipt.key, Status.UNKNOWN, "it is not sure"))
+        return Reply(tuple(kept), reply.refused)
+
+    def _unwelcome(self, _: Request) -> Reply:
+        self._wait(self._travel())
+        raise AuthError("who are you")
+
+    # --- what they are made of ----------------------------------------------------------------------------
+
+    def _travel(self) -> float:
+        return self.rng.uniform(0.0, 0.3) if self.rng.random() < 0.8 else self.rng.uniform(0.0, TIMEOUT)
+
+    def _patience(self) -> float:
+        """After how long a client notices: a reset at once, silence when its time is over."""
+        return self.rng.choice([0.1, 1.0, TIMEOUT])
+
+    def _given_up(self, after: float) -> Reply:
+        self._wait(after)
+        raise Unavailable("the connection broke")
+
+    def _arrives(self, request: Request, when: float) -> list[Reply]:
+        """The request reaches the destination then; the list has the reply from that moment on."""
+        replies: list[Reply] = []
+        when = min(when, self.scheduler.now + LIFETIME - _END)
+        self.scheduler.at(when, lambda: replies.append(self.destination.receive(request)))
+        return replies
+
+    def _wait(self, seconds: float, answered: Callable[[], bool] = lambda: True) -> None:
+        """The client waits so long, then for an answer, and no longer than its total limit."""
+        until = self.scheduler.now + TIMEOUT
+        self.scheduler.pause(3)
+        self.scheduler.block(None, seconds)
+        if not answered():
+            self.scheduler.block(answered, max(0.0, until - self.scheduler.now))
+        self.scheduler.pause(3)
