@@ -1,4 +1,4 @@
-"""A process's connection to the ledger: a commit may fail before it happened, or be done and look as if it failed."""
+"""A process's connection to the ledger: a commit may fail, or be done and look as if it failed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.state.simulation.witness import Witness, Working
 
 __all__ = ["Connection"]
 
+_BEFORE_THE_FIRST_BYTE = 10  # how much likelier something happens there: it is what the send guard is for
 _UNFENCED = {"acquire", "release", "add_run", "record", "set_plan"}
 
 
@@ -68,16 +69,22 @@ class Connection:
         if chance > 1 - self._troubled:
             self._seen["ambiguous commits"] += 1
             raise StateError("the ledger's disk reported an error", code="HG314")
-        self._scheduler.pause(2)
+        self._scheduler.pause(_BEFORE_THE_FIRST_BYTE if name == "intend" else 2)
         return result
 
     def _tell(self, name: str, arguments: Any, result: Any, before: Any) -> None:
         witness, working = self._witness, self._working
         if name == "acquire":
-            witness.leased(working, result)
+            witness.leased(working, result, self._scheduler.now)
+        elif name == "release":
+            witness.released(arguments[0])
         elif name not in _UNFENCED:
             witness.wrote(arguments[0], name)
-        if name == "open":
+        if name == "renew":
+            witness.renewed(result)
+        elif name == "intend":
+            self._scheduler.threads.alive_until = result.alive_until
+        elif name == "open":
             witness.opened(working, *arguments[1:3])
         elif name == "set_run" and arguments[2] is RunStatus.SENDING:
             working.run = arguments[1]

@@ -24,11 +24,11 @@ from sync.state.nouns import BatchState
 from tests.state.simulation.connection import Connection
 from tests.state.simulation.destination import Destination, Moods, Request
 from tests.state.simulation.machine import EVERYBODY, START, SYNC, Machine
-from tests.state.simulation.network import LIFETIME, Network
+from tests.state.simulation.network import FATES, Network
 from tests.state.simulation.scheduler import Process, Scheduler, Trouble
 from tests.state.simulation.sketch import compared, sketched
 from tests.state.simulation.stand_ins import Event, installed
-from tests.state.simulation.witness import Witness, Working
+from tests.state.simulation.witness import LIFETIME, Witness, Working
 from tests.state.world import Scripted
 
 __all__ = ["KINDS", "Broken", "History", "Script", "play"]
@@ -56,6 +56,9 @@ class Script:
     trouble: Trouble
     moods: Moods
     network: float  # share of requests that something happens to
+    fates: tuple[str, ...]  # what happens to them
+    hasty: bool  # is everybody quick, and the next run at once
+    people: tuple[str, ...]  # who comes, goes and changes
     ledger: float  # share of commits that fail
     moves: bool  # may the mapping move while a run is open
     duckdb: bool  # does DuckDB plan, as it does in the product
@@ -82,18 +85,26 @@ class Script:
         return cls(
             seed=seed,
             kind=kind,
-            rounds=rng.choice([1, 2, 2, 3]),
+            rounds=rng.choice([1, 2, 2, 2, 3]),
             batch_size=rng.choice([1, 2, 3]),
             concurrency=rng.choice([1, 1, 2]),
             requests=rng.choice([1, 1, 2]) if kind in ("set", "counting") else 1,
             jobs=kind in ("set", "keyed") and rng.random() < 0.2,
             trouble=trouble,
             moods=moods,
-            network=rng.choice([0.1, 0.3, 0.6]),
+            network=rng.choice([0.1, 0.4, 0.7]),
+            fates=_some(rng, [f for f in FATES if not (f == "twice" and kind == "counting")]),
+            hasty=rng.random() < 0.5,
+            people=tuple(EVERYBODY if rng.random() < 0.4 else rng.sample(EVERYBODY, 3)),
             ledger=rng.choice([0.0, 0.0, 0.01, 0.03]),
             moves=rng.random() < 0.15,
             duckdb=seed % _DUCKDB == 0,
         )
+
+
+def _some(rng: random.Random, names: list[str]) -> tuple[str, ...]:
+    """Some of the names: with few at a time, each has its way."""
+    return tuple(rng.sample(names, rng.choice([1, 2, 3, len(names)])))
 
 
 @cache
@@ -135,12 +146,16 @@ class History:
         self.scheduler = Scheduler(self.rng, script.trouble)
         self.seen: Counter[str] = Counter()
         self.source: dict[str, dict[str, Any]] = {email: dict(fields) for email, fields in START.items()}
+        self._before = {email: dict(fields) for email, fields in START.items()}
         self.witness = Witness(self.machine.ledger, script.kind, self.machine.members, self.machine.emails)
         self.destination = Destination(
             script.kind, script.moods, self.rng, self.witness, {e: dict(f) for e, f in START.items()}
         )
         self.witness.destination = lambda: self.destination.audience
-        self.network = Network(self.scheduler, self.destination, self.rng, script.network)
+        self.witness.lives = lambda holder: holder in self.processes and not self.processes[holder].dead
+        self.network = Network(
+            self.scheduler, self.destination, self.rng, script.network, script.fates, script.hasty
+        )
         self.commits = script.ledger
         self.mapping = "mapping-1"
         self.scores = 7 * len(EVERYBODY)
@@ -202,7 +217,7 @@ class History:
         for number, first in enumerate(range(0, len(changes), size)):
             request = Request(working.run, f"{batch.id}/{number}", tuple(changes[first : first + size]))
             before()
-            self.witness.leaves(working)
+            self.witness.leaves(working, self.scheduler.now, getattr(self.scheduler.threads, "alive_until", 0.0))
             reply = self.network.send(request)
             if reply.refused:
                 raise RequestError("it will not have all of it")
@@ -257,7 +272,7 @@ class History:
             ended, _ = self.start()
             process = self.processes[f"process-{len(self.processes) - 1}"]
             self._until(lambda ended=ended, process=process: ended() or self._away(process), 300.0)
-            self.scheduler.block(None, self.rng.choice([0.0, 1.0, 12.0, 25.0, 40.0]))
+            self.scheduler.block(None, 0.0 if self.script.hasty else self.rng.choice([0.0, 1.0, 12.0, 25.0, 40.0]))
             if self.rng.random() < 0.04:
                 self.scheduler.block(None, _DAYS)
 
@@ -266,6 +281,8 @@ class History:
         self.scheduler.trouble = Trouble()
         self.network.troubled = self.commits = 0.0
         self.destination.calm = True
+        if self.rng.random() < 0.5:
+            self._move()
         self._run_until_done()
         sleeping = [p for p in self.processes.values() if not p.dead and p.stalled_until > self.scheduler.now]
         if sleeping:
@@ -305,9 +322,13 @@ class History:
         return process.dead or process.stalled_until > self.scheduler.now
 
     def _move(self) -> None:
-        """The source moves: some come, some go, some change."""
+        """The source moves: some come, some go, some change; or all is as it was before the last time."""
+        self._before, before = {e: dict(f) for e, f in self.source.items()}, self._before
+        if before != self.source and self.rng.random() < 0.4:
+            self.source = before
+            return
         for _ in range(self.rng.randint(1, 4)):
-            email = self.rng.choice(EVERYBODY)
+            email = self.rng.choice(self.script.people)
             self.scores += 1
             if email not in self.source or self.rng.random() < 0.5 or len(self.source) <= _FEWEST:
                 self.source[email] = {"score": self.scores}
@@ -352,7 +373,12 @@ class History:
         for run in ledger.runs(SYNC, limit=1000):
             if run.finished_at is None:
                 raise Broken(f"run {run.id} never ended: it is {run.status}")
-            rows = [n for b in ledger.batches(run.id) if b.state is not BatchState.SPLIT for n in range(b.first, b.last + 1)]
+            rows = [
+                n
+                for b in ledger.batches(run.id)
+                if b.state is not BatchState.SPLIT
+                for n in range(b.first, b.last + 1)
+            ]
             if len(rows) != len(set(rows)):
                 raise Broken(f"batches of run {run.id} have rows in common")
             exceptions = Counter(str(status) for _, _, _, status, _ in ledger.exceptions(run.id))

@@ -88,8 +88,8 @@ class Machine:
 
     def close(self) -> None:
         """Let go of everything."""
-        self.ledger.close()
         self._duckdb.close()
+        self.ledger.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
     # --- the ledger ---------------------------------------------------------------------------------------

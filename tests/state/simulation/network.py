@@ -1,7 +1,8 @@
 """The network between a process and the destination: what becomes of a request that left.
 
-A request may be lost; reach the destination late, though no later than it can be alive; reach it twice; its answer
-may be lost, cut or senseless. Requests live on whatever becomes of the process that sent them.
+A request may be lost; reach the destination late, though no later than it can be alive; reach it twice before it
+is answered; its answer may be lost, cut or senseless. Requests live on whatever becomes of the process that sent
+them. What no sender can guard against is left out: a copy that somebody else makes, landing after the answer.
 """
 
 from __future__ import annotations
@@ -15,43 +16,45 @@ from sync.errors import AuthError, ProtocolError, RateLimited, Unavailable
 from sync.sdk.nouns import Receipt, Status
 from tests.state.simulation.destination import Destination, Reply, Request
 from tests.state.simulation.scheduler import Scheduler
+from tests.state.simulation.witness import LIFETIME
 
-__all__ = ["LIFETIME", "TIMEOUT", "Network"]
+__all__ = ["FATES", "TIMEOUT", "Network"]
 
 TIMEOUT = 10.0  # seconds until a client gives a request up
-LIFETIME = 12.0  # seconds until a request is certainly dead
 _END = 0.001  # the last moment before that
 
-_FATES = {
-    "lost": 2,
-    "late": 6,
-    "unanswered": 4,
-    "twice": 3,
-    "limited": 2,
-    "down": 2,
-    "broken": 2,
-    "senseless": 1,
-    "partial": 4,
+FATES = {
+    "lost": 2.0,
+    "late": 6.0,
+    "unanswered": 4.0,
+    "twice": 3.0,
+    "limited": 2.0,
+    "down": 2.0,
+    "broken": 2.0,
+    "senseless": 1.0,
+    "partial": 4.0,
     "unwelcome": 0.3,
 }
+"""What may become of a request, and how likely each is."""
 
 
 @dataclass
 class Network:
-    """`troubled` is the share of requests that something happens to."""
+    """`troubled` is the share of requests that something of `may` happens to; `hasty`: little time passes."""
 
     scheduler: Scheduler
     destination: Destination
     rng: random.Random
     troubled: float
+    may: tuple[str, ...]
+    hasty: bool
     fates: Counter[str] = field(default_factory=Counter)
 
     def send(self, request: Request) -> Reply:
         """Let a request leave, and wait for what the client is told. Raises `DestinationError`."""
-        names = [n for n in _FATES if not (n == "twice" and self.destination.kind == "counting")]
         fate = "answered"
         if self.rng.random() < self.troubled:
-            (fate,) = self.rng.choices(names, [_FATES[n] for n in names])
+            (fate,) = self.rng.choices(self.may, [FATES[name] for name in self.may])
             self.fates[fate] += 1
         reply: Reply = getattr(self, f"_{fate}")(request)
         return reply
@@ -81,8 +84,7 @@ class Network:
         return self._given_up(self._patience())
 
     def _twice(self, request: Request) -> Reply:
-        left = self.scheduler.now
-        self._arrives(request, left + self.rng.choice([1.0, 5.0, LIFETIME - _END]))
+        self._arrives(request, self.scheduler.now)
         return self._answered(request)
 
     def _limited(self, _: Request) -> Reply:
@@ -121,11 +123,12 @@ class Network:
     # --- what they are made of ----------------------------------------------------------------------------
 
     def _travel(self) -> float:
-        return self.rng.uniform(0.0, 0.3) if self.rng.random() < 0.8 else self.rng.uniform(0.0, TIMEOUT)
+        slow = not self.hasty and self.rng.random() < 0.2
+        return self.rng.uniform(0.0, TIMEOUT if slow else 0.3)
 
     def _patience(self) -> float:
         """After how long a client notices: a reset at once, silence when its time is over."""
-        return self.rng.choice([0.1, 1.0, TIMEOUT])
+        return self.rng.choice([0.1, 0.1 if self.hasty else 1.0, 1.0 if self.hasty else TIMEOUT])
 
     def _given_up(self, after: float) -> Reply:
         self._wait(after)

@@ -211,9 +211,7 @@ class Scheduler:
                 if task in ready and (len(ready) == 1 or self.rng.random() < 0.7):
                     return task  # type: ignore[return-value]
                 return self.rng.choice(ready)
-            when = min(
-                (max(t.wake, t.process.stalled_until) for t in self._tasks), default=math.inf
-            )
+            when = min((max(t.wake, t.process.stalled_until) for t in self._tasks), default=math.inf)
             if self._events:
                 when = min(when, self._events[0][0])
             if when == math.inf:

@@ -1,8 +1,8 @@
 """Planning without DuckDB, for most histories: what the planner asks of it, worked out in Python.
 
-`observe`, `differing`, `compare`, `changed_keys` and `freeze` are replaced; the planner, the guardrails, the plan's
-digest and its file's format are the product's. In the other histories DuckDB plans, and `compared` holds every
-comparison of it against this one.
+`observe`, `differing`, `compare`, `changed_keys` and `freeze` are replaced; the planner, the guardrails, the
+plan's digest and its file's format are the product's. In the other histories DuckDB plans, and `compared` holds
+every comparison of it against this one.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class Sketch:
 
     def differing(self) -> int:
         """Is anything to be compared at all."""
-        return int({k: p for k, (_, p) in self.wanted.items()} != {k: m["fingerprint"] for k, m in self.members.items()})
+        return int(
+            {k: p for k, (_, p) in self.wanted.items()} != {k: m["fingerprint"] for k, m in self.members.items()}
+        )
 
     def compare(self, dirty: Sequence[str], rejected: Sequence[RejectedRecord], now: float) -> Diff:
         """What is to be sent."""
@@ -96,7 +98,9 @@ class Sketch:
             if record.given_up_at is None and record.next_at <= now:
                 continue
             self.held_out.add(record.key)
-            print_ = "" if self.changes.get(record.key) == "remove" else str(self.wanted.get(record.key, ("", ""))[1])
+            print_ = (
+                "" if self.changes.get(record.key) == "remove" else str(self.wanted.get(record.key, ("", ""))[1])
+            )
             same = record.given_up_at is not None or record.code == "unknown" or record.fingerprint == print_
             if self.changes.get(record.key) == record.op and same:
                 del self.changes[record.key]
@@ -130,7 +134,11 @@ class Sketch:
         if op == "remove":
             names = ("fingerprint", "source_key", *_CARRIED)
             return row | {"nulls": None, "was_nulls": member.get("nulls")} | {n: member.get(n) for n in names}
-        row |= {"fingerprint": self.wanted[key][1], "field.score": self.cohort[email]["score"], "source_key": email}
+        row |= {
+            "fingerprint": self.wanted[key][1],
+            "field.score": self.cohort[email]["score"],
+            "source_key": email,
+        }
         if op == "update":
             row |= {n: member.get(n) for n in _CARRIED} | {"was_nulls": member.get("nulls")}
         return row
@@ -144,7 +152,9 @@ class Sketch:
         return []
 
 
-def _refresh(state: StateReader, job: SyncJob, cohort: Mapping[str, Mapping[str, Any]], cause: str, id: str) -> Refresh:
+def _refresh(
+    state: StateReader, job: SyncJob, cohort: Mapping[str, Mapping[str, Any]], cause: str, id: str
+) -> Refresh:
     version = hashlib.sha256(json.dumps(cohort, sort_keys=True).encode()).hexdigest()
     definition = hashlib.sha256(definition_of(job).encode()).hexdigest()
     return Refresh(

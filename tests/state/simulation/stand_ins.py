@@ -22,7 +22,7 @@ import sync.engine
 from sync.state import holder, leases
 from tests.state.simulation.scheduler import Scheduler
 
-__all__ = ["Event", "installed"]
+__all__ = ["MODULES", "Event", "installed"]
 
 
 class Event:
@@ -136,7 +136,7 @@ def _modules() -> list[ModuleType]:
     return [*map(importlib.import_module, names), leases]
 
 
-_MODULES = _modules()
+MODULES = _modules()
 
 
 @contextlib.contextmanager
@@ -163,7 +163,7 @@ def installed(scheduler: Scheduler, others: dict[str, Any]) -> Iterator[None]:
         (ThreadPoolExecutor, lambda workers, **_: Pool(scheduler, workers)),
     ]
     with contextlib.ExitStack() as stack:
-        for module in _MODULES:
+        for module in MODULES:
             for name, value in list(vars(module).items()):
                 new = next((new for old, new in instead if value is old), None)
                 if new is not None:

@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sync.sdk.nouns import Change, Op, Receipt, Status
-from sync.state.nouns import BatchRow, Generation, Lease, Outcomes, Run, RunStatus, Settlement
 from sync.state.ledger import Ledger
+from sync.state.nouns import BatchRow, Generation, Lease, Outcomes, Run, RunStatus, Settlement
 
-__all__ = ["Audience", "Witness", "Working"]
+__all__ = ["LIFETIME", "Audience", "Witness", "Working"]
 
 Audience = Mapping[str, Mapping[str, Any]]
 """E-mail -> fields."""
 
+LIFETIME = 12.0
+"""Seconds until a request that left is certainly dead: the client's limit, and a margin for the kernel."""
+
+_ROUNDING = 0.001  # what SQLite's clock loses
 _GOOD = (Status.APPLIED, Status.ACCEPTED)
 
 
@@ -42,11 +46,12 @@ class Witness:
     wrong: list[str] = field(default_factory=list)
     unsure: set[str] = field(default_factory=set)  # e-mails whose outcome a person has to find out
     destination: Callable[[], Audience] = dict
+    lives: Callable[[str], bool] = bool  # is that holder alive
     requests: int = 0
     landings: int = 0
 
     def __post_init__(self) -> None:
-        self.epoch = 0  # of the lease, as last committed
+        self.epoch, self.holder, self.expires = 0, "", 0.0  # of the lease, as last committed
         self._order: dict[str, int] = {}  # run -> its place among all
         self._plans: dict[str, Audience] = {}  # run -> the cohort its plan was made from
         self._newest: dict[str, int] = {}  # e-mail -> the latest run whose change was applied
@@ -83,11 +88,15 @@ class Witness:
 
     # --- what a process does ------------------------------------------------------------------------------
 
-    def leaves(self, working: Working) -> None:
-        """A request leaves."""
+    def leaves(self, working: Working, now: float, alive_until: float) -> None:
+        """A request leaves; `alive_until` is what the intent of its thread says."""
         self.requests += 1
         if working.epoch != self.epoch:
             self.says("a request left under a lease that somebody else has")
+        if now >= self.expires:
+            self.says("a request left under a lease that ran out")
+        if now + LIFETIME > alive_until + _ROUNDING:
+            self.says("a request left that can outlive what its intent says")
 
     def answered(self, run: str, changes: Iterable[Change], receipts: Iterable[Receipt]) -> None:
         """A process was told what became of its request."""
@@ -99,9 +108,21 @@ class Witness:
 
     # --- what is committed --------------------------------------------------------------------------------
 
-    def leased(self, working: Working, lease: Lease) -> None:
+    def leased(self, working: Working, lease: Lease, now: float) -> None:
         """A lease was given."""
+        if now < self.expires - _ROUNDING and self.lives(self.holder):
+            self.says("a lease was taken from somebody who is alive")
         self.epoch = working.epoch = lease.epoch
+        self.holder, self.expires = lease.holder, lease.expires
+
+    def renewed(self, lease: Lease) -> None:
+        """A lease lasts longer."""
+        self.expires = lease.expires
+
+    def released(self, lease: Lease) -> None:
+        """A lease was given back; by somebody who lost it, that means nothing."""
+        if lease.epoch == self.epoch:
+            self.holder, self.expires = "", 0.0
 
     def wrote(self, lease: Lease, what: str) -> None:
         """A write under a lease was committed."""
