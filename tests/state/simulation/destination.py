@@ -80,6 +80,18 @@ class Destination:
         self._answered[request.key] = reply
         return reply
 
+    def receive_twice(self, request: Request) -> Reply:
+        """A request and a copy of it reach it: it takes the copy as it took the first."""
+        first = self.receive(request)
+        taken = {receipt.key for receipt in first.receipts if receipt.status is Status.APPLIED}
+        again = [change for change in request.changes if change.key in taken]
+        if self.kind == "set":
+            for change in again:
+                self._apply(request.run, change)
+        elif self.kind == "snapshot" and again:
+            self._replaced(request.run, request.changes, Moods())
+        return first
+
     def partly(self, request: Request) -> None:
         """A request reaches it, and it breaks down in the middle of it."""
         if self.kind in ("set", "counting"):
@@ -103,13 +115,16 @@ class Destination:
             return Receipt(change.key, Status.REJECTED, "it will not have it")
         if chance < moods.rejects + moods.defers:
             return Receipt(change.key, Status.DEFERRED, "not now")
+        self._apply(run, change)
+        return Receipt(change.key, Status.APPLIED, remote_id=f"id-{email_of(change)}")
+
+    def _apply(self, run: str, change: Change) -> None:
         email = email_of(change)
         self.witness.applied(run, email, counted=self.kind in ("keyed", "counting"))
         if change.op is Op.REMOVE:
             self.audience.pop(email, None)
         else:
             self.audience[email] = dict(change.fields)
-        return Receipt(change.key, Status.APPLIED, remote_id=f"id-{email}")
 
     def _replaced(self, run: str, changes: Sequence[Change], moods: Moods) -> Reply:
         if self.rng.random() < moods.rejects:

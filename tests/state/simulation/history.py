@@ -93,7 +93,9 @@ class Script:
             trouble=trouble,
             moods=moods,
             network=rng.choice([0.1, 0.4, 0.7]),
-            fates=("late",) if rng.random() < 0.15 else _some(rng, [f for f in FATES if not (f == "twice" and kind == "counting")]),
+            fates=("late",)
+            if rng.random() < 0.15
+            else _some(rng, [f for f in FATES if not (f == "twice" and kind == "counting")]),
             hasty=rng.random() < 0.5,
             people=tuple(EVERYBODY if rng.random() < 0.4 else rng.sample(EVERYBODY, 3)),
             ledger=rng.choice([0.0, 0.0, 0.01, 0.03]),
@@ -166,7 +168,11 @@ class History:
 
     def start(self, *, mortal: bool = True) -> tuple[Callable[[], bool], list[SyncReport]]:
         """A new process that runs the sync; returns whether it ended, and its reports."""
-        process = Process(f"process-{len(self.processes)}", mortal, detectable=self.rng.random() < (0.9 if self.script.hasty else 0.5))
+        process = Process(
+            f"process-{len(self.processes)}",
+            mortal,
+            detectable=self.rng.random() < (0.9 if self.script.hasty else 0.5),
+        )
         self.processes[process.name] = process
         reports: list[SyncReport] = []
         ended = self.scheduler.spawn(process, lambda: self._work(process, reports))

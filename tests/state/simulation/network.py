@@ -2,7 +2,8 @@
 
 A request may be lost; reach the destination late, though no later than it can be alive; reach it twice before it
 is answered; its answer may be lost, cut or senseless. Requests live on whatever becomes of the process that sent
-them. What no sender can guard against is left out: a copy that somebody else makes, landing after the answer.
+them. What no sender can guard against is left out: a copy that somebody else makes, landing after the answer or
+answered in another way.
 """
 
 from __future__ import annotations
@@ -62,8 +63,11 @@ class Network:
     # --- fates --------------------------------------------------------------------------------------------
 
     def _answered(self, request: Request) -> Reply:
+        return self._exchange(request, self.destination.receive)
+
+    def _exchange(self, request: Request, receive: Callable[[Request], Reply]) -> Reply:
         left = self.scheduler.now
-        replies = self._arrives(request, left + self._travel())
+        replies = self._arrives(request, left + self._travel(), receive)
         self._wait(self._travel(), lambda: bool(replies))
         overdue = self.scheduler.now - left > TIMEOUT
         if not replies or (overdue and self.rng.random() < 0.5):
@@ -84,8 +88,7 @@ class Network:
         return self._given_up(self._patience())
 
     def _twice(self, request: Request) -> Reply:
-        self._arrives(request, self.scheduler.now)
-        return self._answered(request)
+        return self._exchange(request, self.destination.receive_twice)
 
     def _limited(self, _: Request) -> Reply:
         self._wait(self._travel())
@@ -134,11 +137,14 @@ class Network:
         self._wait(after)
         raise Unavailable("the connection broke")
 
-    def _arrives(self, request: Request, when: float) -> list[Reply]:
+    def _arrives(
+        self, request: Request, when: float, receive: Callable[[Request], Reply] | None = None
+    ) -> list[Reply]:
         """The request reaches the destination then; the list has the reply from that moment on."""
         replies: list[Reply] = []
         when = min(when, self.scheduler.now + LIFETIME - _END)
-        self.scheduler.at(when, lambda: replies.append(self.destination.receive(request)))
+        receive = receive or self.destination.receive
+        self.scheduler.at(when, lambda: replies.append(receive(request)))
         return replies
 
     def _wait(self, seconds: float, answered: Callable[[], bool] = lambda: True) -> None:
