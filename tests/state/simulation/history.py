@@ -358,8 +358,9 @@ class History:
         wanted = {e: f for e, f in self.source.items() if e not in unsure | refused}
         if found != wanted:
             raise Broken(f"the destination has {found}, and is to have {wanted}")
-        members = set(self.machine.members(ledger.generation(SYNC))) - unsure
-        if members != set(self.destination.audience) - unsure:
+        doubtful = unsure | self._dirty()
+        members = set(self.machine.members(ledger.generation(SYNC))) - doubtful
+        if members != set(self.destination.audience) - doubtful:
             raise Broken(f"members are {sorted(members)}, the destination has {sorted(self.destination.audience)}")
         if self._uncertain():
             raise Broken("members are uncertain, and nothing goes wrong any more")
@@ -370,8 +371,10 @@ class History:
 
     def _uncertain(self) -> set[str]:
         """Members whose state nobody knows, though they would be taken."""
-        dirty = {self.machine.emails[key] for key, *_ in self.machine.ledger.dirty(SYNC)}
-        return dirty - self._refused()
+        return self._dirty() - self._refused()
+
+    def _dirty(self) -> set[str]:
+        return {self.machine.emails[key] for key, *_ in self.machine.ledger.dirty(SYNC)}
 
     def _judge_end(self) -> None:
         self._blame()

@@ -312,6 +312,11 @@ def _repeats(script: Script) -> bool:
     return script.kind in ("set", "keyed")
 
 
+def _with(fate: str, *kinds: str) -> Callable[[Script], bool]:
+    """Scripts in which this becomes of requests, at destinations of these kinds."""
+    return lambda script: fate in script.fates and (not kinds or script.kind in kinds)
+
+
 MUTANTS = [
     Mutant("no fencing", _no_fence),
     Mutant("no fencing and no compare-and-set", _no_compare_and_set),
@@ -320,7 +325,7 @@ MUTANTS = [
     Mutant("a lease is taken from the living", _taken_from_the_living),
     Mutant("no send guard", _no_guard),
     Mutant("no new intent for a request that leaves late", _late_without_new_intent),
-    Mutant("no barrier", _no_barrier),
+    Mutant("no barrier", _no_barrier, _with("late")),
     Mutant("no intent", _no_intent),
     Mutant("a request is believed dead too soon", _dies_too_soon),
     Mutant("a new key on replay", _new_key, lambda s: s.kind == "keyed"),
@@ -329,12 +334,12 @@ MUTANTS = [
     Mutant("a counter is tried again after silence", _counter_tried_again, _not_idempotent),
     Mutant("acknowledged before the answer", _acknowledged_before),
     Mutant("a partial answer speaks for the whole batch", _whole_batch),
-    Mutant("429 is taken as applied", _limited_is_applied),
-    Mutant("silence about a record is taken as rejected", _silence_is_rejection, _not_idempotent),
-    Mutant("a request that was given up counts as answered", _timeout_is_settled, _repeats),
-    Mutant("an answer settles every attempt", _answer_settles_all, _repeats),
+    Mutant("429 is taken as applied", _limited_is_applied, _with("limited")),
+    Mutant("silence about a record is taken as rejected", _silence_is_rejection, _with("partial", "counting")),
+    Mutant("a request that was given up counts as answered", _timeout_is_settled, _with("late", "set")),
+    Mutant("an answer settles every attempt", _answer_settles_all, _with("late", "set")),
     Mutant("no dirty set", _no_dirty_set, _repeats),
-    Mutant("only an unknown outcome is dirty", _only_unknown_is_dirty, _repeats),
+    Mutant("only an unknown outcome is dirty", _only_unknown_is_dirty, _with("unanswered", "set")),
     Mutant("folded before it is acknowledged", _folded_before),
     Mutant("a rejected record is marked as synced", _rejected_is_synced),
     Mutant("an intent is taken as done", _intents_are_done),
