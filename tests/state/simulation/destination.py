@@ -39,11 +39,12 @@ class Moods:
 
 @dataclass(frozen=True)
 class Request:
-    """Changes under way together."""
+    """Changes under way together; `ends` is when the client gives the request up."""
 
     run: str
     key: str
     changes: tuple[Change, ...]
+    ends: float
 
 
 @dataclass(frozen=True)

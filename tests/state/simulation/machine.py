@@ -26,7 +26,7 @@ from sync.mapping import Cohort, Mode, Sync
 from sync.sdk.connector import Connector
 from sync.sdk.nouns import Delivery, Field, Limits, ObjectSpec, Op
 from sync.sources.base import Column, Relation, Source, Staged
-from sync.state import tables
+from sync.state import mark, tables
 from sync.state.ledger import Ledger, open_ledger
 from sync.state.members import folder_of, relation
 from sync.state.nouns import Generation
@@ -100,6 +100,7 @@ class Machine:
 
         def configure(connection: Any, _record: Any = None) -> None:
             connection.create_function("julianday", 1, lambda _: _DAYS + self.now() / 86400.0)
+            connection.create_function("steady", 0, lambda: self.now())
             connection.execute("PRAGMA synchronous = OFF")
 
         sa.event.listen(database._engine, "connect", configure)
@@ -111,6 +112,7 @@ class Machine:
     def reset(self) -> None:
         """The ledger as it was after the first run. Files that it does not name harm nobody."""
         snapshot, database = self._snapshot, self.ledger._db
+        mark.erase(self.settings.folder, SYNC)
         with database.write() as connection:
             connection.execute(sa.text("PRAGMA defer_foreign_keys = ON"))
             for table in reversed(tables.metadata.sorted_tables):
@@ -235,7 +237,7 @@ class Machine:
         files = (generation.base, generation.delta)
         if files not in self._tables:
             folder = folder_of(self.settings.folder, SYNC)
-            self._tables[files] = self.table_of(relation(folder, generation, ["email"]))
+            self._tables[files] = self.table_of(relation(self._duckdb, folder, generation, ["email"]))
         return self._tables[files]
 
     def table_of(self, select: str) -> dict[str, dict[str, Any]]:

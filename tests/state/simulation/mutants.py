@@ -274,8 +274,8 @@ def _no_dirty_set() -> list[Patch]:
 
 def _only_unknown_is_dirty() -> list[Patch]:
     """What was answered is certain, whatever other request of the batch was never answered."""
-    real = settle._Answered
-    return [patch.object(settle, "_Answered", lambda **given: real(**{**given, "uncertain": frozenset()}))]
+    real = settle.answered_of
+    return [patch.object(settle, "answered_of", lambda *of: replace(real(*of), uncertain=frozenset()))]
 
 
 def _folded_before() -> list[Patch]:
@@ -283,7 +283,7 @@ def _folded_before() -> list[Patch]:
 
 
 def _rejected_is_synced() -> list[Patch]:
-    real = settle._load
+    real = settle.load
 
     def load(connection: Any, path: Any, answered: Any) -> None:
         real(connection, path, answered)
@@ -292,7 +292,7 @@ def _rejected_is_synced() -> list[Patch]:
             "ANTI JOIN (SELECT * FROM exceptions WHERE status <> 'rejected') e ON p.row = e.row"
         )
 
-    return [patch.object(settle, "_load", load)]
+    return [patch.object(settle, "load", load)]
 
 
 def _intents_are_done() -> list[Patch]:

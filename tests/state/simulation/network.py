@@ -17,7 +17,7 @@ from sync.errors import AuthError, ProtocolError, RateLimited, Unavailable
 from sync.sdk.nouns import Receipt, Status
 from tests.state.simulation.destination import Destination, Reply, Request
 from tests.state.simulation.scheduler import Scheduler
-from tests.state.simulation.witness import LIFETIME
+from tests.state.simulation.witness import MARGIN
 
 __all__ = ["FATES", "TIMEOUT", "Network"]
 
@@ -66,46 +66,45 @@ class Network:
         return self._exchange(request, self.destination.receive)
 
     def _exchange(self, request: Request, receive: Callable[[Request], Reply]) -> Reply:
-        left = self.scheduler.now
-        replies = self._arrives(request, left + self._travel(), receive)
-        self._wait(self._travel(), lambda: bool(replies))
-        overdue = self.scheduler.now - left > TIMEOUT
+        replies = self._arrives(request, self.scheduler.now + self._travel(), receive)
+        self._wait(request, self._travel(), lambda: bool(replies))
+        overdue = self.scheduler.now > request.ends
         if not replies or (overdue and self.rng.random() < 0.5):
             raise Unavailable("it took too long")
         return replies[0]
 
-    def _lost(self, _: Request) -> Reply:
-        return self._given_up(self._patience())
+    def _lost(self, request: Request) -> Reply:
+        return self._given_up(request, self._patience())
 
     def _late(self, request: Request) -> Reply:
-        left, patience = self.scheduler.now, self._patience()
-        last = left + LIFETIME - _END
-        self._arrives(request, last if self.rng.random() < 0.6 else self.rng.uniform(left + patience, last))
-        return self._given_up(patience)
+        last, patience = request.ends + MARGIN - _END, self._patience()
+        soonest = min(self.scheduler.now + patience, last)
+        self._arrives(request, last if self.rng.random() < 0.6 else self.rng.uniform(soonest, last))
+        return self._given_up(request, patience)
 
     def _unanswered(self, request: Request) -> Reply:
         self._arrives(request, self.scheduler.now)
-        return self._given_up(self._patience())
+        return self._given_up(request, self._patience())
 
     def _twice(self, request: Request) -> Reply:
         return self._exchange(request, self.destination.receive_twice)
 
-    def _limited(self, _: Request) -> Reply:
-        self._wait(self._travel())
+    def _limited(self, request: Request) -> Reply:
+        self._wait(request, self._travel())
         raise RateLimited("slow down", retry_after=self.rng.choice([None, 1.0, 5.0, 40.0]))
 
-    def _down(self, _: Request) -> Reply:
-        self._wait(self._travel())
+    def _down(self, request: Request) -> Reply:
+        self._wait(request, self._travel())
         raise Unavailable("closed", applied=False, retry_after=self.rng.choice([None, None, 3.0]))
 
     def _broken(self, request: Request) -> Reply:
         self.scheduler.at(self.scheduler.now, lambda: self.destination.partly(request))
-        return self._given_up(0.5)
+        return self._given_up(request, 0.5)
 
     def _senseless(self, request: Request) -> Reply:
         if self.rng.random() < 0.7:
             self._arrives(request, self.scheduler.now)
-        self._wait(self._travel())
+        self._wait(request, self._travel())
         raise ProtocolError("this is not JSON")
 
     def _partial(self, request: Request) -> Reply:
@@ -119,8 +118,8 @@ class Network:
                 kept.append(Receipt(receipt.key, Status.UNKNOWN, "it is not sure"))
         return Reply(tuple(kept), reply.refused)
 
-    def _unwelcome(self, _: Request) -> Reply:
-        self._wait(self._travel())
+    def _unwelcome(self, request: Request) -> Reply:
+        self._wait(request, self._travel())
         raise AuthError("who are you")
 
     # --- what they are made of ----------------------------------------------------------------------------
@@ -133,8 +132,8 @@ class Network:
         """After how long a client notices: a reset at once, silence when its time is over."""
         return self.rng.choice([0.1, 0.1 if self.hasty else 1.0, 1.0 if self.hasty else TIMEOUT])
 
-    def _given_up(self, after: float) -> Reply:
-        self._wait(after)
+    def _given_up(self, request: Request, after: float) -> Reply:
+        self._wait(request, after)
         raise Unavailable("the connection broke")
 
     def _arrives(
@@ -142,16 +141,16 @@ class Network:
     ) -> list[Reply]:
         """The request reaches the destination then; the list has the reply from that moment on."""
         replies: list[Reply] = []
-        when = min(when, self.scheduler.now + LIFETIME - _END)
+        when = min(when, request.ends + MARGIN - _END)
         receive = receive or self.destination.receive
         self.scheduler.at(when, lambda: replies.append(receive(request)))
         return replies
 
-    def _wait(self, seconds: float, answered: Callable[[], bool] = lambda: True) -> None:
-        """The client waits so long, then for an answer, and no longer than its total limit."""
-        until = self.scheduler.now + TIMEOUT
+    def _wait(self, request: Request, seconds: float, answered: Callable[[], bool] = lambda: True) -> None:
+        """The client waits so long, then for an answer, and no longer than the request may take."""
+        until = min(self.scheduler.now + seconds, request.ends)
         self.scheduler.pause(3)
-        self.scheduler.block(None, seconds)
+        self.scheduler.block(None, max(0.0, until - self.scheduler.now))
         if not answered():
-            self.scheduler.block(answered, max(0.0, until - self.scheduler.now))
+            self.scheduler.block(answered, max(0.0, request.ends - self.scheduler.now))
         self.scheduler.pause(3)

@@ -13,13 +13,13 @@ from sync.sdk.nouns import Change, Op, Receipt, Status
 from sync.state.ledger import Ledger
 from sync.state.nouns import BatchRow, Generation, Lease, Outcomes, Run, RunStatus, Settlement
 
-__all__ = ["LIFETIME", "Audience", "Witness", "Working"]
+__all__ = ["MARGIN", "Audience", "Witness", "Working"]
 
 Audience = Mapping[str, Mapping[str, Any]]
 """E-mail -> fields."""
 
-LIFETIME = 12.0
-"""Seconds until a request that left is certainly dead: the client's limit, and a margin for the kernel."""
+MARGIN = 2.0
+"""Seconds after a client gave a request up in which the kernel may still deliver it."""
 
 _ROUNDING = 0.001  # what SQLite's clock loses
 _GOOD = (Status.APPLIED, Status.ACCEPTED)
@@ -88,14 +88,14 @@ class Witness:
 
     # --- what a process does ------------------------------------------------------------------------------
 
-    def leaves(self, working: Working, now: float, alive_until: float) -> None:
+    def leaves(self, working: Working, now: float, ends: float, alive_until: float) -> None:
         """A request leaves; `alive_until` is what the intent of its thread says."""
         self.requests += 1
         if working.epoch != self.epoch:
             self.says("a request left under a lease that somebody else has")
         if now >= self.expires:
             self.says("a request left under a lease that ran out")
-        if now + LIFETIME > alive_until + _ROUNDING:
+        if ends + MARGIN > alive_until + _ROUNDING:
             self.says("a request left that can outlive what its intent says")
 
     def answered(self, run: str, changes: Iterable[Change], receipts: Iterable[Receipt]) -> None:
