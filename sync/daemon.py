@@ -103,6 +103,7 @@ class Daemon:
         self._lock = threading.Lock()
         self._seen: Hashable = None
         self._drift = time.time() - time.monotonic()
+        self._strayed = False
         self._clock: Any = None
 
     # --- what the command calls ---------------------------------------------------------------------------
@@ -172,7 +173,12 @@ class Daemon:
                 self._clock.add_job(self._tick, item.trigger, args=[name], id=name)
 
     def _tick(self, name: str) -> None:
-        """Ask for the newest slot that is due and was not asked for; paused syncs are not asked for."""
+        """Ask for the newest slot that is due and was not asked for; paused syncs are not asked for.
+
+        A tick by a clock that was set puts the next one off as far, even where it is right again by the time
+        that somebody looks.
+        """
+        self._strayed |= self._stepped
         with self._lock:
             item = self._timed.get(name)
             if item is None:
@@ -211,10 +217,15 @@ class Daemon:
         if self._state.request_run(RunRequest(name, f"{slot(now)}#{why}", why, "scheduler", self._state.now())):
             log.info("left_over", sync=name, why=why)
 
+    @property
+    def _stepped(self) -> bool:
+        """Was the clock set since it was last looked after."""
+        return abs(time.time() - time.monotonic() - self._drift) > _CLOCK_STEP_S
+
     def _look_after_files_and_clock(self) -> None:
-        drift = time.time() - time.monotonic()
-        stepped = abs(drift - self._drift) > _CLOCK_STEP_S
+        stepped = self._stepped or self._strayed
         if stepped:
+            drift, self._strayed = time.time() - time.monotonic(), False
             log.warning("clock_stepped", seconds=round(drift - self._drift, 1))
             self._drift = drift
         if stepped or self._watch() != self._seen:

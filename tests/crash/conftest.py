@@ -78,7 +78,9 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory, one_sink: Sink, forge: Fo
 
 
 @pytest.fixture
-def ground_of(snapshot: Snapshot, one_sink: Sink, forge: Forge, figures: Figures, tmp_path: Path) -> GroundOf:
+def ground_of(
+    snapshot: Snapshot, one_sink: Sink, forge: Forge, figures: Figures, tmp_path: Path
+) -> Iterator[GroundOf]:
     """Makes projects; the destination is with the newest."""
     numbers = itertools.count()
 
@@ -90,4 +92,5 @@ def ground_of(snapshot: Snapshot, one_sink: Sink, forge: Forge, figures: Figures
         project = Project(folder, one_sink.url, batch_size=20, concurrency=2, extra=FAST)
         return Ground(project.write().people(PEOPLE), one_sink, forge, figures)
 
-    return make
+    yield make
+    forge.end_all()

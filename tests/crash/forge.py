@@ -50,6 +50,7 @@ class Forge:
         )  # fmt: skip
         theirs.close()
         self._lock = threading.Lock()
+        self._running: dict[int, Forked] = {}
         self._socket = ours
         self._lines = ours.makefile("rw")
 
@@ -67,10 +68,26 @@ class Forge:
         keep |= {"NO_COLOR": "1", "COLUMNS": "80", **project.environment, **environment}
         started = time.monotonic()
         pid = self.ask(arguments=arguments, folder=str(project.root), stem=str(stem), environment=keep)
-        return Forked(self, pid, stem, os.pidfd_open(pid), started)
+        self._running[pid] = Forked(self, pid, stem, os.pidfd_open(pid), started)
+        return self._running[pid]
+
+    def reap(self, one: Forked) -> tuple[int, float]:
+        """The exit status and the CPU seconds of a process that is over."""
+        status, cpu = self.ask(reap=one.pid)
+        os.close(self._running.pop(one.pid).handle)
+        return status, cpu
+
+    def end_all(self) -> None:
+        """Kill whatever a test that failed left behind, and show what it said."""
+        for one in list(self._running.values()):
+            one.kill()
+            one.over(10)
+            print(one.stem.with_suffix(".err").read_text())
+            self.reap(one)
 
     def close(self) -> None:
         """End the helper."""
+        self.end_all()
         self._lines.close()
         self._socket.close()
         self._helper.wait(10)
@@ -115,8 +132,7 @@ class Forked:
             self.kill()
             self.over(10)
         wall = time.monotonic() - self.started
-        status, cpu = self.forge.ask(reap=self.pid)
-        os.close(self.handle)
+        status, cpu = self.forge.reap(self)
         out, err = (self.stem.with_suffix(s).read_text() for s in (".out", ".err"))
         assert ended, f"the command did not end in {timeout} s:\n{err}"
         return Done(os.waitstatus_to_exitcode(status), out, err, cpu, wall, 0.0)

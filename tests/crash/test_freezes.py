@@ -37,6 +37,7 @@ pytestmark = pytest.mark.timeout(180)
 def freeze(ground: Ground, fault: str) -> Forked:
     """Start a run that stops itself at the fault, and wait until it did."""
     ground.project.extra = BRIEF
+    ground.project.concurrency = 1  # a thread frozen in the midst of a transaction would keep the ledger locked
     ground.project.write()
     frozen = ground.start("run", "--json", fault=fault)
     until = time.monotonic() + 60

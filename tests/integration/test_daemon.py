@@ -364,6 +364,22 @@ def test_a_slot_that_came_due_while_the_clock_was_set_forward_is_asked_for(ledge
     assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
 
 
+def test_a_clock_that_was_wrong_for_a_moment_does_not_put_the_next_slot_off(ledger, wall):
+    daemon = Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner)
+    daemon._reload()
+    right = daemon._drift
+
+    daemon._drift -= 86400  # the clock is a day ahead
+    wall.at += timedelta(days=1)
+    daemon._tick("vip")
+    daemon._drift, wall.at = right, wall.at - timedelta(days=1)  # and right again before anybody looked
+    daemon._look_after_files_and_clock()
+    wall.at += timedelta(hours=2)
+    daemon._tick("vip")
+
+    assert "2026-10-01T06:00:00Z#again" in [r.slot for r in ledger.requests()]
+
+
 def test_a_slot_that_a_wrong_clock_asked_for_too_early_is_asked_for_once_more_when_it_comes(ledger, wall):
     ask(ledger, "vip", "2026-10-02T06:00:00Z", "schedule")
     daemons = [Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner) for _ in range(2)]
