@@ -10,6 +10,10 @@ still being written. Files are readable by their owner alone. The folder has to 
 CSV follows RFC 4180: UTF-8, a header, CRLF, quotes where they are needed. Null and the empty text are both
 empty; lists and objects are JSON text. JSON Lines keep null, nesting and numbers. Parquet keeps the types of the
 warehouse, as far as it has them (intervals, bit strings and unions are text).
+
+A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@`. To a program a guard against that is damage: `'+61...`
+is no telephone number. So a CSV says what the warehouse says, unless people open it: set `formula_guard = true`, and
+an apostrophe is put before such text.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ Row = Mapping[str, Value]
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet run a cell (OWASP, "CSV Injection")
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what makes a spreadsheet run a cell (OWASP, "CSV Injection")
 _PARQUET_ROWS = 32_768  # rows of a row group; bounds the memory of a snapshot
 
 

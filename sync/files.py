@@ -303,7 +303,9 @@ class _YamlWalk:
 
     def _scalar(self, node: Any) -> Any:
         kind, text = str(node.tag).rpartition(":")[2], str(node.value)
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        try:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16")  # JSON writes some in two halves
+        except UnicodeDecodeError:
             self._note(node, "HG103", "an escape stands for half a character", "Write the character itself.")
             return None
         if kind in ("str", "timestamp"):  # dates stay text: a column has them, a mapping does not

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 __all__ = ["examples"]
 
@@ -19,5 +19,6 @@ def examples(count: int) -> settings:
         derandomize=not slow,
         database=None,
         deadline=None,
+        phases=tuple(Phase) if slow else (Phase.explicit, Phase.generate),  # to shrink takes minutes
         suppress_health_check=list(HealthCheck),
     )

@@ -118,7 +118,7 @@ def _without_null(value: Any) -> Any:
 
 
 @given(mutated_data(SEED))
-@examples(150)
+@examples(80)
 def test_a_config_with_a_few_values_changed(project: Project, figures: Figures, data: Any) -> None:
     try:
         text = _toml(data)
@@ -129,7 +129,7 @@ def test_a_config_with_a_few_values_changed(project: Project, figures: Figures, 
 
 
 @given(mutated_text(WHOLE, SNIPPETS))
-@examples(150)
+@examples(80)
 def test_a_config_with_a_few_characters_changed(project: Project, figures: Figures, raw: bytes) -> None:
     _try(project, raw, figures)
 
@@ -190,7 +190,7 @@ _NAMES = st.lists(st.sampled_from(_WORDS), min_size=1, max_size=4).map(
 @example({"HEADGATE__ENGINE__THREADS__X": "1"})
 @example({"HEADGATE__STATE__PATH": "\udcff"})
 @example({"HEADGATE__DESTINATIONS__X": "[" * 5000})
-@examples(150)
+@examples(80)
 def test_an_environment_of_anything(project: Project, figures: Figures, variables: dict[str, str]) -> None:
     values = {name: value.replace("\0", "") for name, value in variables.items()}
     project.write().people()

@@ -83,19 +83,19 @@ def _try(project: Project, mapping: str | bytes, figures: Figures) -> None:
 
 
 @given(mutated_data(SEED))
-@examples(150)
+@examples(80)
 def test_a_mapping_with_a_few_values_changed(project: Project, figures: Figures, data: Any) -> None:
     _try(project, json_yaml(data), figures)
 
 
 @given(mutated_text(MAPPING, SNIPPETS))
-@examples(250)
+@examples(150)
 def test_a_mapping_with_a_few_characters_changed(project: Project, figures: Figures, raw: bytes) -> None:
     _try(project, raw, figures)
 
 
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda t: t.encode(errors="replace"))))
-@examples(100)
+@examples(60)
 def test_a_mapping_that_is_noise(project: Project, figures: Figures, raw: bytes) -> None:
     _try(project, raw, figures)
 
