@@ -11,9 +11,9 @@ CSV follows RFC 4180: UTF-8, a header, CRLF, quotes where they are needed. Null 
 empty; lists and objects are JSON text. JSON Lines keep null, nesting and numbers. Parquet keeps the types of the
 warehouse, as far as it has them (intervals, bit strings and unions are text).
 
-A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@`. To a program a guard against that is damage: `'+61...`
-is no telephone number. So a CSV says what the warehouse says, unless people open it: set `formula_guard = true`, and
-an apostrophe is put before such text.
+A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@`. To a program a guard against that is damage, for
+`'+61...` is no telephone number. So a CSV says what the warehouse says, unless people open it: set
+`formula_guard = true`, and an apostrophe is put before such text.
 """
 
 from __future__ import annotations

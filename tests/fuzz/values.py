@@ -164,7 +164,8 @@ def is_told(type_: str, value: Any, text: str | None, sent: Any) -> bool:
         return not isinstance(sent, bool) and Decimal(str(sent)) == value
     if type_ == "INTERVAL":
         return _interval(sent) == text
-    return bool(sent == _meant(type_, value, text)) and isinstance(sent, bool) == (type_ == "BOOLEAN")
+    meant = _meant(type_, value, text)
+    return bool(sent == meant) and isinstance(sent, bool) == isinstance(meant, bool)
 
 
 def _meant(type_: str, value: Any, text: str) -> Any:
