@@ -46,6 +46,8 @@ _LISTED_INVALID = 10_000  # invalid rows the ledger lists; the file has all
 
 _UNRESOLVED = (BatchState.INTENT, BatchState.PARKED, BatchState.JOB)
 
+_NEVER_SENT = (BatchState.PLANNED, BatchState.CANCELLED)
+
 _DELIVERED = (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS)
 
 Exception_ = tuple[int, str, Op, Status, str]
@@ -156,7 +158,7 @@ def load(connection: duckdb.DuckDBPyConnection, path: Path, answered: Answered) 
         connection, "exceptions", [(n, str(status), reason) for n, _, _, status, reason in answered.exceptions]
     )
     connection.execute("CREATE TEMP TABLE open_ranges (first BIGINT, last BIGINT)")
-    _insert(connection, "open_ranges", [(b.first, b.last) for b in answered.batches if b.state in _UNRESOLVED])
+    _insert(connection, "open_ranges", [(b.first, b.last) for b in _unresolved(answered)])
     connection.execute(
         "INSERT INTO exceptions SELECT p.row, 'unknown', 'nobody can tell what became of this record' "
         "FROM plan p JOIN open_ranges o ON p.row BETWEEN o.first AND o.last"
@@ -167,6 +169,25 @@ def load(connection: duckdb.DuckDBPyConnection, path: Path, answered: Answered) 
         "CREATE TEMP VIEW applied AS SELECT p.* FROM plan p ANTI JOIN undone u ON p.row = u.row "
         "ANTI JOIN exceptions e ON p.row = e.row"
     )
+
+
+def _unresolved(answered: Answered) -> list[BatchRow]:
+    """Batches of which nobody can tell what became: sent and not answered; or never sent, but a part of one that
+    was, and of which a request was never answered."""
+    parents = {b.number: b.parent for b in answered.batches}
+
+    def in_doubt(number: int | None) -> bool:
+        while number is not None:
+            if number in answered.uncertain:
+                return True
+            number = parents[number]
+        return False
+
+    return [
+        b
+        for b in answered.batches
+        if b.state in _UNRESOLVED or (b.state in _NEVER_SENT and answered.uncertain and in_doubt(b.parent))
+    ]
 
 
 def _gaps(done: Sequence[BatchRow], rows: int) -> list[tuple[int, int]]:
