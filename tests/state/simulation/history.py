@@ -67,6 +67,7 @@ class Script:
     ledger: float  # share of commits that fail
     moves: bool  # may the mapping move while a run is open
     duckdb: bool  # does DuckDB plan, as it does in the product
+    undone: float  # how often the source goes back to what it was
 
     @classmethod
     def of(cls, seed: int) -> Script:
@@ -87,7 +88,7 @@ class Script:
             poison=kind != "snapshot" and rng.random() < 0.3,
             refuses_whole=rng.random() < 0.3,
         )
-        return cls(
+        script = cls(
             seed=seed,
             kind=kind,
             rounds=rng.choice([1, 2, 2, 2, 3]),
@@ -106,6 +107,28 @@ class Script:
             ledger=rng.choice([0.0, 0.0, 0.01, 0.03]),
             moves=rng.random() < 0.15,
             duckdb=seed % _DUCKDB == 0,
+            undone=0.4,
+        )
+        return script._fickle() if rng.random() < 0.1 else script
+
+    def _fickle(self) -> Script:
+        """The same, at a destination that takes what it does not answer and refuses it the next time, and with a
+        source that takes back what it wanted. Left to chance this hardly ever comes together."""
+        return replace(
+            self,
+            kind="set",
+            rounds=3,
+            requests=1,
+            jobs=False,
+            trouble=Trouble(),
+            moods=Moods(rejects=0.5),
+            network=0.7,
+            fates=("unanswered", "late"),
+            hasty=True,
+            people=self.people[:3],
+            ledger=0.0,
+            moves=False,
+            undone=0.7,
         )
 
 
@@ -340,7 +363,7 @@ class History:
     def _move(self) -> None:
         """The source moves: some come, some go, some change; or all is as it was before the last time."""
         self._before, before = {e: dict(f) for e, f in self.source.items()}, self._before
-        if before != self.source and self.rng.random() < 0.4:
+        if before != self.source and self.rng.random() < self.script.undone:
             self.source = before
             return
         for _ in range(self.rng.randint(1, 4)):

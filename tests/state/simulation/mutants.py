@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from sqlalchemy import update
 
-from sync.engine import delivery, dispatch, settle
+from sync.engine import delivery, dispatch, lease, settle
 from sync.engine.dispatch import Dispatch
 from sync.engine.lease import LeaseKeeper
 from sync.engine.sending import Sender
@@ -73,7 +73,7 @@ def _believed_for_ever() -> list[Patch]:
 def _never_renewed() -> list[Patch]:
     return [
         patch.object(LeaseKeeper, "_renew_until_done", lambda _: None),
-        patch.object(LeaseKeeper, "ensure", lambda *_: None),
+        patch.object(LeaseKeeper, "ensure", lambda *_: lease.boot_clock()),
     ]
 
 
@@ -324,7 +324,9 @@ MUTANTS = [
     Mutant("a lease is never renewed, nor looked at", _never_renewed),
     Mutant("a lease is taken from the living", _taken_from_the_living),
     Mutant("no send guard", _no_guard),
-    Mutant("no new intent for a request that leaves late", _late_without_new_intent),
+    Mutant(
+        "no new intent for a request that leaves late", _late_without_new_intent, lambda s: s.trouble.stall > 0
+    ),
     Mutant("no barrier", _no_barrier, _with("late")),
     Mutant("no intent", _no_intent),
     Mutant("a request is believed dead too soon", _dies_too_soon),
@@ -339,7 +341,7 @@ MUTANTS = [
     Mutant("a request that was given up counts as answered", _timeout_is_settled, _with("late", "set")),
     Mutant("an answer settles every attempt", _answer_settles_all, _with("late", "set")),
     Mutant("no dirty set", _no_dirty_set, _repeats),
-    Mutant("only an unknown outcome is dirty", _only_unknown_is_dirty, _with("unanswered", "set")),
+    Mutant("only an unknown outcome is dirty", _only_unknown_is_dirty, lambda s: s.undone > 0.5),
     Mutant("folded before it is acknowledged", _folded_before),
     Mutant("a rejected record is marked as synced", _rejected_is_synced),
     Mutant("an intent is taken as done", _intents_are_done),

@@ -9,7 +9,7 @@ from tests.state.simulation.history import Script, play
 from tests.state.simulation.mutants import MUTANTS, Mutant
 from tests.state.simulation.test_simulation import HISTORIES
 
-BUDGET = 150
+BUDGET = 300
 """In how many histories that fit it a mutant must be noticed."""
 
 REQUIRED = {

@@ -75,6 +75,7 @@ SCRIPTS = st.builds(
     ledger=_chances(0.02),
     moves=st.booleans(),
     duckdb=st.just(False),
+    undone=_chances(0.4),
 )
 
 
