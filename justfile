@@ -16,6 +16,10 @@ test-all:
     uv run --group dev pytest
     uv run --group dev pytest -n 0 -m slow
 
+# ten thousand more histories of the commit protocol
+night:
+    uv run --group dev pytest -m endless
+
 # format, and fix what ruff can fix
 format:
     uv run --group dev ruff format .

@@ -45,7 +45,7 @@ def test_whatever_happens_the_members_are_what_the_destination_has(first: int, f
         _count(figures, play(Script.of(seed)))
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("first", range(100_000, 110_000, 1000))
 def test_in_many_more_histories_too(first: int, figures: Figures) -> None:
