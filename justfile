@@ -16,7 +16,7 @@ test-all:
     uv run --group dev pytest
     uv run --group dev pytest -n 0 -m slow
 
-# ten thousand more histories of the commit protocol
+# ten thousand more histories of the commit protocol, a thousand more kills
 night:
     uv run --group dev pytest -m endless
 

@@ -70,7 +70,7 @@ def test_killed_at_random_moments(ground_of: GroundOf, seed: int) -> None:
     kill_at_random(ground_of, seed)
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize("seed", SLOW)
 def test_killed_at_many_more_random_moments(ground_of: GroundOf, seed: int) -> None:
     kill_at_random(ground_of, seed)

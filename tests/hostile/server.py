@@ -181,8 +181,9 @@ class Liar:
             with contextlib.suppress(OSError, HangUp):
                 stream = self.tls.wrap_socket(sock, server_side=True) if self.tls else sock
                 stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                buffer = bytearray()
                 while True:
-                    self._one(stream)
+                    self._one(stream, buffer)
         finally:
             with self._lock:
                 self._open.discard(sock)
@@ -190,8 +191,8 @@ class Liar:
                 stream.close()
             sock.close()
 
-    def _one(self, sock: socket.socket) -> None:
-        raw, request = _request(sock, self.url)
+    def _one(self, sock: socket.socket, buffer: bytearray) -> None:
+        raw, request = _request(sock, buffer, self.url)
         with self._lock:
             self.heard.append(Heard(request.method, request.url.path, raw))
             lie = self.lie if self.where in (None, request.url.path) else None
@@ -207,18 +208,23 @@ class Liar:
         lie(peer)
 
 
-def _request(sock: socket.socket, base: str) -> tuple[bytes, httpx.Request]:
-    """One request, read to its end. Raises `HangUp` where there is no more."""
-    raw = bytearray()
-    while (end := raw.find(b"\r\n\r\n")) < 0:
-        raw += _more(sock)
-    lines = raw[:end].decode("latin-1").split("\r\n")
+def _request(sock: socket.socket, buffer: bytearray, base: str) -> tuple[bytes, httpx.Request]:
+    """One request, read to its end. Raises `HangUp` where there is no more.
+
+    `buffer` has what came after the request before it: a client that was given two answers for one does not wait.
+    """
+    while (end := buffer.find(b"\r\n\r\n")) < 0:
+        buffer += _more(sock)
+    lines = buffer[:end].decode("latin-1").split("\r\n")
     method, target, _ = lines[0].split(" ", 2)
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines[1:])]
     length = int({k.lower(): v for k, v in headers}.get("content-length", "0"))
-    while len(raw) < end + 4 + length:
-        raw += _more(sock)
-    return bytes(raw), httpx.Request(method, base + target, headers=headers, content=bytes(raw[end + 4 :]))
+    begin = end + 4
+    while len(buffer) < begin + length:
+        buffer += _more(sock)
+    raw = bytes(buffer[: begin + length])
+    del buffer[: begin + length]
+    return raw, httpx.Request(method, base + target, headers=headers, content=raw[begin:])
 
 
 def _more(sock: socket.socket) -> bytes:
