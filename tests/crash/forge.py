@@ -67,6 +67,8 @@ class Forge:
         keep = {k: v for k, v in os.environ.items() if not k.startswith("HEADGATE") and k != "FORCE_COLOR"}
         keep |= {"NO_COLOR": "1", "COLUMNS": "80", **project.environment, **environment}
         started = time.monotonic()
+        for suffix in (".out", ".err"):  # it may be killed before it writes any
+            stem.with_suffix(suffix).touch()
         pid = self.ask(arguments=arguments, folder=str(project.root), stem=str(stem), environment=keep)
         self._running[pid] = Forked(self, pid, stem, os.pidfd_open(pid), started)
         return self._running[pid]
