@@ -11,23 +11,42 @@ import hmac
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import httpx
-from pydantic import SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import Field as Option
 
 from sync.errors import AuthError, ProtocolError, RateLimited, Unavailable
 from sync.logging import register_secret
 from sync.sdk.http import retry_after
-from sync.sdk.values import json_object
+from sync.sdk.values import dumps, json_object
 from sync.sdk.wire import host_of
 
-__all__ = ["Basic", "Bearer", "Chain", "ClientCredentials", "Header", "HmacSignature", "header_value"]
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+__all__ = [
+    "Basic",
+    "Bearer",
+    "Chain",
+    "ClientCredentials",
+    "Header",
+    "HmacSignature",
+    "RefreshToken",
+    "ServiceAccount",
+    "Token",
+    "header_value",
+    "service_account_email",
+]
 
 Flow = Generator[httpx.Request, httpx.Response, None]
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")  # what a header can carry (RFC 6750, section 2.1, and some)
 _LONGEST = 86400.0  # seconds a token is believed to live
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 def header_value(text: str) -> bool:
@@ -115,26 +134,25 @@ class Chain(httpx.Auth):
         yield request
 
 
-class ClientCredentials(httpx.Auth):
-    """OAuth 2.0 client credentials (RFC 6749, section 4.4), with the client's id and secret as HTTP Basic or,
-    with `in_body`, as form fields (section 2.3.1).
+class Token(httpx.Auth, ABC):
+    """A bearer token that is fetched from a token server: what the OAuth 2.0 grants below have in common.
 
     The token is kept until a minute before it expires, shared by all threads, and fetched anew, once, when
     the destination answers 401 to it. Raises `AuthError` where the token is refused.
     """
 
     requires_response_body = True
+    fix = "Check the client's id and secret."
 
-    def __init__(
-        self, token_url: str, client_id: str, client_secret: SecretStr, *, scope: str = "", in_body: bool = False
-    ) -> None:
+    def __init__(self, token_url: str) -> None:
         self._url = token_url
-        self._client = (client_id, client_secret)
-        self._scope = scope
-        self._in_body = in_body
         self._lock = threading.Lock()
         self._token = ""
         self._until = 0.0
+
+    @abstractmethod
+    def token_request(self) -> httpx.Request:
+        """The request that fetches a token from `token_url`."""
 
     def auth_flow(self, request: httpx.Request) -> Flow:
         """Send with the token in hand; fetch one where there is none or it is no longer accepted."""
@@ -151,17 +169,9 @@ class ClientCredentials(httpx.Auth):
         with self._lock:
             if not self._token or self._token == refused or time.monotonic() >= self._until:
                 self._token = ""
-                request = self._token_request()
+                request = self.token_request()
                 self._keep(request, (yield request))
             return self._token
-
-    def _token_request(self) -> httpx.Request:
-        client_id, secret = self._client[0], self._client[1].get_secret_value()
-        form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
-        if self._in_body:
-            return httpx.Request("POST", self._url, data=form | {"client_id": client_id, "client_secret": secret})
-        request = httpx.Request("POST", self._url, data=form)
-        return next(httpx.BasicAuth(client_id, secret).auth_flow(request))
 
     def _keep(self, request: httpx.Request, response: httpx.Response) -> None:
         host, status = host_of(request), response.status_code
@@ -169,12 +179,10 @@ class ClientCredentials(httpx.Auth):
             raise RateLimited(
                 f"{host} has no token for us yet: it answered 429", retry_after=retry_after(response)
             )
-        if status >= 500:
+        if status >= 500 or status in (408, 425):
             raise Unavailable(f"{host} has no token for us: it answered {status}", applied=False)
         if not 200 <= status < 300:
-            raise AuthError(
-                f"{host} refused us a token: it answered {status}", fix="Check the client's id and secret."
-            )
+            raise AuthError(f"{host} refused us a token: it answered {status}", fix=self.fix)
         answer = json_object(response.content) or {}
         token, lifetime = answer.get("access_token"), answer.get("expires_in", 300)
         if (
@@ -186,6 +194,129 @@ class ClientCredentials(httpx.Auth):
         register_secret(token)
         self._token = token
         self._until = time.monotonic() + max(1.0, _seconds(lifetime) - 60)
+
+
+class ClientCredentials(Token):
+    """OAuth 2.0 client credentials (RFC 6749, section 4.4), with the client's id and secret as HTTP Basic or,
+    with `in_body`, as form fields (section 2.3.1)."""
+
+    def __init__(
+        self, token_url: str, client_id: str, client_secret: SecretStr, *, scope: str = "", in_body: bool = False
+    ) -> None:
+        super().__init__(token_url)
+        self._client = (client_id, client_secret)
+        self._scope = scope
+        self._in_body = in_body
+
+    def token_request(self) -> httpx.Request:
+        """The form of section 4.4.2."""
+        client_id, secret = self._client[0], self._client[1].get_secret_value()
+        form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
+        if self._in_body:
+            return httpx.Request("POST", self._url, data=form | {"client_id": client_id, "client_secret": secret})
+        request = httpx.Request("POST", self._url, data=form)
+        return next(httpx.BasicAuth(client_id, secret).auth_flow(request))
+
+
+class RefreshToken(Token):
+    """OAuth 2.0 refresh token (RFC 6749, section 6) of somebody who agreed once, with the client's id and secret
+    as form fields."""
+
+    fix = "Check the client's id and secret; if the consent was taken back or ran out, ask for it again."
+
+    def __init__(self, token_url: str, client_id: str, client_secret: SecretStr, refresh_token: SecretStr) -> None:
+        super().__init__(token_url)
+        self._form = {"client_id": client_id}
+        self._secrets = {"client_secret": client_secret, "refresh_token": refresh_token}
+
+    def token_request(self) -> httpx.Request:
+        """The form of section 6."""
+        secrets = {name: secret.get_secret_value() for name, secret in self._secrets.items()}
+        return httpx.Request("POST", self._url, data={"grant_type": "refresh_token"} | self._form | secrets)
+
+
+class _Key(BaseModel):
+    """What we read of a service account's key file."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    client_email: str = Option(min_length=1)
+    private_key: SecretStr
+    private_key_id: str = ""
+    token_uri: str = Option(pattern="^https?://")
+
+
+class ServiceAccount(Token):
+    """A Google service account: a signed assertion is given for a token (RFC 7523, section 2.1).
+
+    `key` is the JSON of its key file, `scope` what it asks for, several with spaces between. The assertion has the
+    claims of Google's "Using OAuth 2.0 for Server to Server Applications": issuer, scope, audience (the key's own
+    token server), and an hour of life, the most there is. Raises `AuthError` where the key cannot be read.
+    """
+
+    fix = (
+        "Check that the key was not revoked and that the clock is right; what Google says to it is in its "
+        "console, under IAM & Admin, Service Accounts."
+    )
+
+    def __init__(self, key: SecretStr, *, scope: str) -> None:
+        self._key = _service_key(key)
+        self._scope = scope
+        super().__init__(self._key.token_uri)
+
+    def token_request(self) -> httpx.Request:
+        """The form with a new assertion."""
+        return httpx.Request("POST", self._url, data={"grant_type": _JWT_BEARER, "assertion": self._assertion()})
+
+    def _assertion(self) -> str:
+        """A JSON Web Token signed with RS256 (RFC 7518, section 3.3)."""
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        now = int(time.time())
+        header = {"alg": "RS256", "typ": "JWT", "kid": self._key.private_key_id}
+        claims = {"iss": self._key.client_email, "scope": self._scope, "aud": self._url}
+        parts = (header, claims | {"iat": now, "exp": now + 3600})
+        signed = ".".join(_base64url(dumps(part)) for part in parts)
+        signature = _rsa_key(self._key.private_key).sign(signed.encode(), PKCS1v15(), SHA256())
+        return f"{signed}.{_base64url(signature)}"
+
+
+def service_account_email(key: SecretStr) -> str:
+    """Whose key it is: no secret. Raises `AuthError` where the key cannot be read."""
+    return _service_key(key).client_email
+
+
+def _service_key(key: SecretStr) -> _Key:
+    try:
+        return _Key.model_validate_json(key.get_secret_value())
+    except ValidationError:
+        pass
+    raise AuthError(
+        "the service account's key is not the JSON of a key file",
+        fix="Give the whole file: it has client_email, private_key and token_uri.",
+    )
+
+
+def _rsa_key(text: SecretStr) -> RSAPrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(text.get_secret_value().encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, RSAPrivateKey):
+        raise AuthError(
+            "the private_key of the service account's key is not an RSA key in PEM",
+            fix="Give the file as it was downloaded, with the line breaks (\\n) inside private_key.",
+        )
+    return key
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _seconds(lifetime: float | str) -> float:

@@ -87,7 +87,7 @@ class Case:
 
     def wire(self, bad: Answer | None = None, at: int | None = None) -> Wire:
         """A fresh wire that gives the contract's answers, and `bad` ones instead (to request `at`, or all)."""
-        return Wire(self.contract.answer, bad, at)
+        return Wire(self.contract.answer, bad, at, token=self.contract.token_answer)
 
     def connect(self, transport: httpx.BaseTransport | None = None, *, timeout: float = 5.0) -> Connector[Any]:
         """A connector on that wire, with the client it gets in production."""

@@ -58,6 +58,10 @@ class ConnectorContract:
         """What the destination says when all is well. May keep state."""
         return httpx.Response(500, json={"message": f"the contract has no answer to {request.method}"})
 
+    def token_answer(self, request: httpx.Request) -> httpx.Response:  # noqa: ARG002 - fakes with a token server read it
+        """What the token server says, where the connector's authentication fetches a token from one."""
+        return httpx.Response(200, json={"access_token": "kit-token", "token_type": "Bearer", "expires_in": 3600})
+
     def refuse_first(self, request: httpx.Request) -> httpx.Response | None:  # noqa: ARG002 - authors override it
         """What it says when it refuses the first record and takes the others; None: as `answer` does.
 
@@ -141,7 +145,9 @@ def _cases(contract: type[ConnectorContract]) -> Iterator[tuple[Check, str]]:
     given = contract()
     config = given.make_config(Path(tempfile.gettempdir()))
     given.begin()
-    client = build_client(contract.connector, config, timeout=1, transport=Wire(given.answer))
+    client = build_client(
+        contract.connector, config, timeout=1, transport=Wire(given.answer, token=given.token_answer)
+    )
     objects = sorted(contract.connector(config, client).objects)
     for check in CHECKS:
         if (check.http and not given.uses_http) or (check.answer and not given.has_answer):

@@ -22,6 +22,7 @@ __all__ = [
     "RateSignal",
     "Wire",
     "always",
+    "asks_for_token",
     "cut",
     "quoting",
     "refusing",
@@ -69,12 +70,15 @@ class RateSignal:
 class Wire(httpx.BaseTransport):
     """Answers from a function and remembers what it was asked.
 
-    With `bad`, that answers instead: to every request, or only to number `at` (from 0).
+    With `bad`, that answers instead: to every request, or only to number `at` (from 0). Requests for a token
+    (OAuth) are answered by `token`, always well, and are neither counted nor remembered: they are not the
+    connector's.
     """
 
     good: Answer
     bad: Answer | None = None
     at: int | None = None
+    token: Answer | None = None
     requests: list[httpx.Request] = field(default_factory=list)
     struck: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,6 +86,8 @@ class Wire(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Read the request, remember it, answer."""
         request.read()
+        if self.token is not None and asks_for_token(request):
+            return self.token(request)
         with self._lock:
             number = len(self.requests)
             self.requests.append(request)
@@ -94,6 +100,12 @@ class Wire(httpx.BaseTransport):
     def bodies(self) -> list[tuple[str, str, bytes]]:
         """What was asked: method, URL, body."""
         return [(r.method, str(r.url), r.content) for r in self.requests]
+
+
+def asks_for_token(request: httpx.Request) -> bool:
+    """Is it a request to a token server (RFC 6749, section 4): a form with a `grant_type`."""
+    form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    return request.method == "POST" and form and b"grant_type=" in request.read()
 
 
 def always(response: httpx.Response) -> Answer:

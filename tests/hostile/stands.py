@@ -24,6 +24,7 @@ from sync.sdk.registry import available, load
 from sync.sdk.wire import Transport
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.hubspot import FakeHubSpot
+from sync.testing.hostile import asks_for_token
 
 SECRET = "canary-secret-7f31"  # part of every credential
 SECRETS = tuple(f"{SECRET}-{part}" for part in ("header", "hmac", "token", "key"))
@@ -61,6 +62,10 @@ class Stand(ABC):
     def app(self, request: httpx.Request) -> httpx.Response:
         """The honest answer."""
 
+    def token(self, request: httpx.Request) -> httpx.Response:
+        """What the token server says. It tells no lies here: what a scheme makes of those is tested by itself."""
+        return httpx.Response(200, json={"access_token": f"{SECRET}-token"})
+
     def asks(self, op: Op) -> tuple[str | None, ...]:
         """The paths that a batch of this op asks, in order; None is any path."""
         return (None,)
@@ -95,6 +100,7 @@ class Stand(ABC):
         """The connector with its production client; where its address is fixed, requests are diverted."""
         config = self.config(road.url)
         road.away = httpx.URL(self.kind.base_url(config)).host != "127.0.0.1"
+        road.token = self.token
         client = build_client(self.kind, config, timeout=road.real.timeout, before_request=before, transport=road)
         return self.kind(config, client)
 
@@ -105,9 +111,12 @@ class Road(httpx.BaseTransport):
     def __init__(self, url: str, timeout: float) -> None:
         self.url = url
         self.away = False
+        self.token: Callable[[httpx.Request], httpx.Response] | None = None
         self.real = Transport(timeout=timeout)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if self.token is not None and asks_for_token(request):
+            return self.token(request)
         if self.away:
             there = httpx.URL(self.url)
             url = request.url.copy_with(scheme=there.scheme, host=there.host, port=there.port)
@@ -232,6 +241,9 @@ class FromContract(Stand):
 
     def people(self) -> None:
         return None
+
+    def token(self, request: httpx.Request) -> httpx.Response:
+        return self._contract.token_answer(request)
 
     def app(self, request: httpx.Request) -> httpx.Response:
         return self._contract.answer(request)
