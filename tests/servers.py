@@ -1,0 +1,169 @@
+"""Real servers for tests, on the loopback: started where a test first asks for one, and ended with the session."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_PATIENCE = 60.0  # seconds a server may take to answer
+_ALWAYS = [
+    *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
+    *("-c", "shared_buffers=16MB", "-c", "max_connections=40", "-c", "autovacuum=off"),
+]
+_NAMES = count(1)
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip on somebody's machine; fail where the tests are the gate."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def servant() -> str | None:
+    """The user a server runs as, which must not be root; None: the user that runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return next((name for name in ("postgres", "nobody") if name in known), None)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+    """Wait until a server answers; `absent` where it ends or does not."""
+    deadline = time.monotonic() + _PATIENCE
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            absent(f"{what} does not start: {log.read_text(errors='replace')[-500:]}")
+        time.sleep(0.02)
+
+
+def answers(port: int) -> bool:
+    """Does anybody take connections there."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """End a server that this process started."""
+    process.send_signal(how)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# --- PostgreSQL -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A cluster on the loopback. `user` is a superuser: by password over TCP, by `sockets` without one."""
+
+    port: int
+    sockets: Path
+    programs: Path
+    host: str = "127.0.0.1"
+    user: str = "headgate"
+    password: str = "s3cret-of-tests"
+
+    def database(self) -> str:
+        """Make an empty database and return its name."""
+        name = f"test{next(_NAMES)}"
+        self.ask("postgres", f"create database {name} template template0")
+        return name
+
+    def ask(self, database: str, *statements: str) -> str:
+        """Run statements with psql, and return what it prints: rows by line, columns by `|`."""
+        command = [str(self.programs / "psql"), "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", self.user]
+        command += ["-h", str(self.sockets), "-p", str(self.port), "-d", database]
+        for statement in statements:
+            command += ["-c", statement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def url(self, database: str) -> str:
+        """The address of a database, password and all."""
+        return f"postgres://{self.user}:{self.password}@{self.host}:{self.port}/{database}"
+
+
+def postgres_programs() -> Path | None:
+    """The newest installed PostgreSQL's folder of programs."""
+    versions = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    newest = sorted(versions, key=lambda path: int(path.parts[-3].split(".")[0]))
+    if newest:
+        return newest[-1].parent
+    found = shutil.which("postgres")
+    return Path(found).resolve().parent if found else None
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL cluster of this process's own; a test takes a database of it: `postgres.database()`."""
+    programs = postgres_programs()
+    if programs is None:
+        absent("PostgreSQL is not installed (Debian: postgresql)")
+    # Not below pytest's own folder: the server's user may not enter that, and a socket's path has to be short.
+    folder = Path(tempfile.mkdtemp(prefix="hg-pg-"))
+    try:
+        yield from _cluster(programs, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cluster(programs: Path, folder: Path) -> Iterator[Postgres]:
+    server = Postgres(free_port(), folder, programs)
+    word, data, log = folder / "password", folder / "data", folder / "log"
+    word.write_text(server.password)
+    user = servant()
+    if user is not None:
+        for path in (folder, word):
+            shutil.chown(path, user)
+    trust = ["--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(word), "-U", server.user]
+    settings = ["--no-sync", "--no-instructions", "--locale=C", "--encoding=UTF8"]
+    _run([str(programs / "initdb"), "-D", str(data), *trust, *settings], user, folder)
+    where = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    command = [str(programs / "postgres"), "-D", str(data), "-p", str(server.port), *where, *_ALWAYS]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, user=user, env=_clean())
+    try:
+        ready = [str(programs / "pg_isready"), "-q", "-h", str(folder), "-p", str(server.port)]
+        until(lambda: subprocess.run(ready, check=False).returncode == 0, process, log, "PostgreSQL")
+        yield server
+    finally:
+        end(process, signal.SIGQUIT)
+
+
+def _run(command: Sequence[str], user: str | None, folder: Path) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, user=user, cwd=folder, env=_clean(), check=False
+    )
+    if done.returncode:
+        absent(f"{Path(command[0]).name} failed: {done.stderr[-500:]}")
+
+
+def _clean() -> dict[str, str]:
+    """An environment without the settings of somebody's own servers and interpreters."""
+    path = os.environ.get("PATH", os.defpath)
+    return {"PATH": path, "LC_ALL": "C", "HOME": tempfile.gettempdir(), "TZ": "UTC"}
