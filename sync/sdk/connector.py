@@ -14,6 +14,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from sync.errors import DestinationError
 from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Page, Receipt
 
 __all__ = ["Config", "Connector", "Creates", "Describes", "HttpConnector", "Polls", "Reads"]
@@ -73,6 +74,15 @@ class Connector(ABC, Generic[C]):
         from sync.sdk.http import retry_after
 
         return retry_after(response)
+
+    @classmethod
+    def refusal(cls, response: httpx.Response) -> type[DestinationError] | None:  # noqa: ARG003 - as above
+        """What an answer of 400 and above means where its status does not tell; None: what the status says.
+
+        A platform that answers 403 where others answer 429 returns `RateLimited` for it; one that answers 400 to
+        a token that is over, `AuthError`. It must not raise, whatever the answer holds.
+        """
+        return None
 
     @abstractmethod
     def check(self) -> None:

@@ -7,6 +7,7 @@
 | 408, 425, 5xx, and what the connector's `unavailable` lists | `Unavailable`, outcome unknown |
 | 429 | `RateLimited`, nothing applied |
 | any other 4xx | `RequestError` |
+| 4xx or 5xx that the connector's `refusal` knows by its body or headers | what that says |
 | 3xx (never followed: credentials must not travel), 1xx | `ProtocolError` |
 | name unknown, refused, no connection in time | `Unavailable(applied=False)` |
 | time over, reset, cut or garbled after the connection stood | `Unavailable(applied=None)` |
@@ -201,18 +202,30 @@ def _failure(
     status = response.status_code
     if 200 <= status < 300 or status in request.extensions.get("expects", ()):
         return None
-    message = f"{host_of(request)} answered {_words(status)}"
+    kind = (connector.refusal(response) if status >= 400 else None) or _meaning(connector, status)
+    hint = ", which is its rate limit" if kind is RateLimited and status != 429 else ""
+    message = f"{host_of(request)} answered {_words(status)}{hint}"
     detail = response.content[:16000].decode("utf-8", "replace")
+    if issubclass(kind, Unavailable):
+        return kind(message, detail, retry_after=connector.retry_after(response))
+    return kind(message, detail, fix=_fix(kind, status))
+
+
+def _meaning(connector: type[Connector[Any]], status: int) -> type[DestinationError]:
+    """The error that a status outside 2xx stands for."""
     if status in (401, 403):
-        return AuthError(message, detail, fix="Check the destination's credentials and what they may do.")
+        return AuthError
     if status == 429:
-        return RateLimited(message, detail, retry_after=connector.retry_after(response))
+        return RateLimited
     if status >= 500 or status in _UNAVAILABLE or status in connector.unavailable:
-        return Unavailable(message, detail, retry_after=connector.retry_after(response))
-    if status >= 400:
-        return RequestError(message, detail)
-    fix = "Give the address it redirects to: redirects are never followed." if status >= 300 else ""
-    return ProtocolError(message, detail, fix=fix)
+        return Unavailable
+    return RequestError if status >= 400 else ProtocolError
+
+
+def _fix(kind: type[DestinationError], status: int) -> str:
+    if kind is AuthError:
+        return "Check the destination's credentials and what they may do."
+    return "Give the address it redirects to: redirects are never followed." if 300 <= status < 400 else ""
 
 
 def _words(status: int) -> str:

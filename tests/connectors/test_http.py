@@ -143,6 +143,45 @@ def test_a_conflict_is_tried_again_where_the_connector_says_so() -> None:
     assert raised.value.applied is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "status", "hint"),
+    [
+        (RateLimited, 403, ", which is its rate limit"),
+        (RateLimited, 400, ", which is its rate limit"),
+        (AuthError, 400, ""),
+        (RequestError, 500, ""),
+        (Unavailable, 404, ""),
+        (ProtocolError, 422, ""),
+    ],
+)
+def test_a_connector_knows_what_a_refusal_means_where_its_status_does_not_tell(
+    kind: type[DestinationError], status: int, hint: str
+) -> None:
+    knows = classmethod(lambda _, response: kind if response.text == "told" else None)
+    answer = httpx.Response(status, text="told", headers={"retry-after": "9"})
+
+    with pytest.raises(DestinationError) as raised:
+        _client(lambda _: answer, refusal=knows).post("/people")
+
+    assert type(raised.value) is kind
+    assert raised.value.message.endswith(hint)
+    if isinstance(raised.value, Unavailable):
+        assert raised.value.retry_after == 9
+        assert raised.value.applied is (False if kind is RateLimited else None)
+
+
+@pytest.mark.parametrize("status", [200, 302])
+def test_only_refusals_are_shown_to_the_connector_to_be_told_what_they_mean(status: int) -> None:
+    knows = classmethod(lambda _, response: pytest.fail("it was asked"))
+    client = _client(lambda _: httpx.Response(status), refusal=knows)
+
+    if status == 200:
+        assert client.get("/people").status_code == 200
+    else:
+        with pytest.raises(ProtocolError):
+            client.get("/people")
+
+
 def test_a_503_with_a_pause_keeps_the_pause_and_says_nothing_about_what_was_applied() -> None:
     client = _client(lambda request: httpx.Response(503, headers={"retry-after": "9"}))
 
