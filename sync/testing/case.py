@@ -24,6 +24,7 @@ from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Job, ObjectSpec, Op, Outcome, Receipt, Status
 from sync.testing import samples
 from sync.testing.hostile import Answer, Wire
+from sync.testing.openapi import Violation
 
 if TYPE_CHECKING:
     from sync.testing.contract import ConnectorContract
@@ -51,15 +52,22 @@ def require(condition: object, message: str) -> None:
 
 @dataclass
 class Case:
-    """One contract, one object. `folder` is empty and belongs to this check alone."""
+    """One contract, one object. `folder` is empty and belongs to this check alone.
+
+    `violations`: how requests, and the contract's own answers, differ from what the vendor describes.
+    """
 
     contract: ConnectorContract
     object: str
     folder: Path
     config: Config = field(init=False)
     spec: ObjectSpec = field(init=False)
+    violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._described = self.contract.judges
+        if self._described is not None:
+            _ = self._described.descriptions  # read now: a check may be watching what is read
         self.contract.begin()
         self.config = self.contract.make_config(self.folder)
         if self.object:
@@ -87,7 +95,25 @@ class Case:
 
     def wire(self, bad: Answer | None = None, at: int | None = None) -> Wire:
         """A fresh wire that gives the contract's answers, and `bad` ones instead (to request `at`, or all)."""
-        return Wire(self.contract.answer, bad, at, token=self.contract.token_answer)
+        return Wire(self.answer, bad, at, token=self.contract.token_answer, judge=self._judge)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """The contract's answer, judged by the vendor's description where there is one."""
+        return self.judged(request, self.contract.answer(request))
+
+    def judged(self, request: httpx.Request, response: httpx.Response) -> httpx.Response:
+        """The same answer, which the contract gave, with a note of what is wrong with it."""
+        response.read()
+        self._judge(request, response)
+        return response
+
+    def _judge(self, request: httpx.Request, response: httpx.Response | None = None) -> None:
+        if self._described is None:
+            return
+        try:
+            self._described.judge(request, response)
+        except Violation as exc:
+            self.violations.append(str(exc))
 
     def connect(self, transport: httpx.BaseTransport | None = None, *, timeout: float = 5.0) -> Connector[Any]:
         """A connector on that wire, with the client it gets in production."""

@@ -9,7 +9,8 @@ With pytest, in a connector's test file:
         def answer(self, request):
             return httpx.Response(200, json={"results": [...]})
 
-Each check is one test, for each object the connector declares. Without pytest, `run` yields the results.
+Each check is one test, for each object the connector declares. Without pytest, `run` yields the results. With
+`described`, each request that a check makes and each of the author's answers is held to the vendor's description.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from sync.testing import answers, audiences, declared, receipts, samples
 from sync.testing.case import Case, Failure, NotApplicable
 from sync.testing.check import CHECKS, Check
 from sync.testing.hostile import RateSignal, Wire
+from sync.testing.openapi import Described, Violation
 
 __all__ = ["ConnectorContract", "Result", "contract_for", "run"]
 
@@ -40,7 +42,8 @@ class ConnectorContract:
     """What the kit has to know about a connector. An instance serves one check, so a stateful fake is fresh.
 
     `config` is what config.toml would have, secrets in the clear; make one up that occurs nowhere else, as it
-    is looked for in logs. `expected` names errors that differ from the usual ones, by status.
+    is looked for in logs. `expected` names errors that differ from the usual ones, by status. `described` is the
+    vendor's description; where its files are not here, nothing is judged by it.
     """
 
     connector: ClassVar[type[Connector[Any]]]
@@ -50,6 +53,7 @@ class ConnectorContract:
     expected: ClassVar[Mapping[int, type[DestinationError]]] = {}
     check_methods: ClassVar[frozenset[str]] = frozenset()
     """HTTP methods `check()` may use beside GET, HEAD and OPTIONS."""
+    described: ClassVar[Described | None] = None
 
     def begin(self) -> None:
         """Called before each check: the place for a stateful fake (pytest allows test classes no `__init__`)."""
@@ -87,6 +91,11 @@ class ConnectorContract:
         return type(self).answer is not ConnectorContract.answer or not self.uses_http
 
     @property
+    def judges(self) -> Described | None:
+        """The vendor's description, where its files are here."""
+        return self.described if self.described is not None and self.described.available else None
+
+    @property
     def uses_http(self) -> bool:
         """Whether the connector speaks HTTP."""
         return bool(self.connector.base_url(self.make_config(Path(tempfile.gettempdir()))))
@@ -103,7 +112,7 @@ class ConnectorContract:
         import pytest
 
         try:
-            contract_check.run(Case(type(self)(), contract_object, tmp_path))
+            _run(contract_check, Case(type(self)(), contract_object, tmp_path))
         except NotApplicable as exc:
             pytest.skip(str(exc))
 
@@ -155,12 +164,21 @@ def _cases(contract: type[ConnectorContract]) -> Iterator[tuple[Check, str]]:
         yield from ((check, object) for object in (objects if check.per_object else [""]))
 
 
+def _run(check: Check, case: Case) -> None:
+    """Run a check. What differs from the vendor's description comes first: a failure may be its consequence."""
+    try:
+        check.run(case)
+    finally:
+        if case.violations:
+            raise Violation("\n".join(dict.fromkeys(case.violations[:3])))
+
+
 def _result(check: Check, contract: type[ConnectorContract], object: str, folder: Path) -> Result:
     try:
-        check.run(Case(contract(), object, folder))
+        _run(check, Case(contract(), object, folder))
     except NotApplicable as exc:
         return Result(check.sentence, object, None, str(exc))
-    except Failure as exc:
+    except (Failure, Violation) as exc:
         return Result(check.sentence, object, False, str(exc))
     except HeadgateError as exc:
         return Result(check.sentence, object, False, f"{type(exc).__name__}: {exc.message}")

@@ -72,7 +72,7 @@ class Wire(httpx.BaseTransport):
 
     With `bad`, that answers instead: to every request, or only to number `at` (from 0). Requests for a token
     (OAuth) are answered by `token`, always well, and are neither counted nor remembered: they are not the
-    connector's.
+    connector's. `judge` is shown each other request before it is answered.
     """
 
     good: Answer
@@ -81,6 +81,7 @@ class Wire(httpx.BaseTransport):
     token: Answer | None = None
     requests: list[httpx.Request] = field(default_factory=list)
     struck: bool = False
+    judge: Callable[[httpx.Request], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -88,6 +89,8 @@ class Wire(httpx.BaseTransport):
         request.read()
         if self.token is not None and asks_for_token(request):
             return self.token(request)
+        if self.judge is not None:
+            self.judge(request)
         with self._lock:
             number = len(self.requests)
             self.requests.append(request)

@@ -1,167 +1,169 @@
-"""Checks a connector's requests, and a fake's answers, against the vendor's OpenAPI description.
+"""Holds a connector to its vendor's own description: every request, and every answer of the fake, is judged by it.
 
-Needs the package `openapi-core`, which Headgate itself does not.
+    class TestAcme(ConnectorContract):
+        connector = Acme
+        config = {"token": "t0ken"}
+        described = Described("acme/v1.json", authenticated=lambda request: "authorization" in request.headers)
+
+Descriptions are OpenAPI documents (JSON or YAML) that belong to their vendors and are not shipped: a path is
+absolute, or relative to the folder that the environment variable `HEADGATE_DESCRIPTIONS` names. Judging needs
+openapi-core, which `headgate[testing]` installs.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
-from openapi_core import Config, OpenAPI
-from openapi_core.templating.paths.exceptions import PathNotFound
-from openapi_core.testing import MockRequest, MockResponse
 
-__all__ = ["Checked", "Violation"]
+from sync.testing.description import Description, Found, has, load
+
+__all__ = ["FOLDER", "Checked", "Described", "Violation"]
 
 App = Callable[[httpx.Request], httpx.Response]
+Rule = Callable[[httpx.Request], Iterable[str]]
+Overlays = Mapping[tuple[str, str], Mapping[str, Any] | str]
 
 
 class Violation(AssertionError):
     """A request or an answer is not what the vendor describes."""
 
 
-class Checked(httpx.BaseTransport):
-    """A transport that hands requests to `app` and judges both directions.
+FOLDER = Path(os.environ.get("HEADGATE_DESCRIPTIONS") or Path(__file__).parents[2].parent / "shared" / "specs")
+"""Where descriptions are looked for: what `HEADGATE_DESCRIPTIONS` says, or beside a checkout of Headgate."""
 
-    `descriptions` are OpenAPI files in JSON; a request has to be in one of them. `authenticated` says whether a
-    request carries its credentials: openapi-core does not look. With `closed`, objects of requests and of good
-    answers may only have the properties that their schema names, so that a misspelt key is found. `seen` has the
-    operations that were used, as `METHOD /path/template status`. Raises `Violation`.
+
+@dataclass(frozen=True, init=False)
+class Described:
+    """What the vendor says a platform takes and answers.
+
+    `files`: OpenAPI documents; a request has to be an operation of one of them, whatever its host.
+    `authenticated` says whether a request carries its credentials: descriptions say too little about them.
+    `closed`: bodies and queries may only have the keys that the description names somewhere, so that a misspelt
+    one is found; of answers only good ones. `overlays` replace or add the schema of a request's body: by operation
+    (its operationId, or `METHOD /path/template`) and media type, parameters included; a schema, or a file with one
+    (or with one under `schema`). `rules` yield what is wrong with a request beyond the description. `also`:
+    requests that no description has, each a regular expression for `METHOD https://host/path`, or a predicate;
+    only `rules` judge them, so keep it narrow. `reconstructed`: the files are nobody's contract, but put together
+    from examples.
     """
+
+    files: tuple[Path | str, ...]
+    authenticated: Callable[[httpx.Request], bool]
+    closed: bool = True
+    overlays: Overlays = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    also: tuple[str | Callable[[httpx.Request], bool], ...] = ()
+    reconstructed: bool = False
 
     def __init__(
         self,
-        app: App,
-        descriptions: Sequence[Path],
-        *,
+        *files: Path | str,
         authenticated: Callable[[httpx.Request], bool],
         closed: bool = True,
+        overlays: Overlays | None = None,
+        rules: Iterable[Rule] = (),
+        also: Iterable[str | Callable[[httpx.Request], bool]] = (),
+        reconstructed: bool = False,
     ) -> None:
+        given = (files, authenticated, closed, dict(overlays or {}), tuple(rules), tuple(also), reconstructed)
+        for name, value in zip(self.__dataclass_fields__, given, strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Its files."""
+        return [FOLDER / one for one in self.files]
+
+    @property
+    def available(self) -> bool:
+        """Whether the files are here to judge by."""
+        return all(path.exists() for path in self.paths)
+
+    @cached_property
+    def descriptions(self) -> list[Description]:
+        """Its files, read; each once in a process. Raises `LookupError` for an overlay of no operation."""
+        for name, _ in self.overlays:
+            if not any(has(path, name) for path in self.paths):
+                raise LookupError(f"no description has the operation `{name}` of an overlay")
+        return [load(path, self._overlays(path)) for path in self.paths]
+
+    def find(self, request: httpx.Request) -> tuple[Description, Found] | None:
+        """The description that has a request's operation, and the operation."""
+        found = ((description, description.find(request)) for description in self.descriptions)
+        return next(((description, one) for description, one in found if one is not None), None)
+
+    def request_faults(self, request: httpx.Request) -> Iterator[str]:
+        """What is wrong with a request, in words."""
+        yield from (fault for rule in self.rules for fault in rule(request))
+        found = self.find(request)
+        if found is None:
+            if not self._passes(request):
+                yield "no description has this operation"
+            return
+        if not self.authenticated(request):
+            yield "the request carries no credentials"
+        yield from found[0].request_faults(request, found[1], closed=self.closed)
+
+    def answer_faults(self, request: httpx.Request, response: httpx.Response) -> Iterator[str]:
+        """What is wrong with an answer to a request, in words."""
+        found = self.find(request)
+        if found is not None:
+            yield from found[0].answer_faults(request, found[1], response, closed=self.closed)
+
+    def judge(self, request: httpx.Request, response: httpx.Response | None = None) -> None:
+        """Raise `Violation` with all that is wrong with a request, or else with the answer to it."""
+        faults = self.request_faults(request) if response is None else self.answer_faults(request, response)
+        if said := "; ".join(dict.fromkeys(faults)):
+            whose = "request" if response is None else f"answer {response.status_code}"
+            raise Violation(f"{request.method} {request.url.path}: {whose}: {said}")
+
+    def used(self, request: httpx.Request) -> str:
+        """The operation of a request, as `METHOD /path/template`."""
+        found = self.find(request)
+        return f"{request.method} {found[1].operation.template if found else request.url.path}"
+
+    def _passes(self, request: httpx.Request) -> bool:
+        url = f"{request.method} {request.url.copy_with(query=None)}"
+        return any(re.fullmatch(one, url) if isinstance(one, str) else one(request) for one in self.also)
+
+    def _overlays(self, path: Path) -> str:
+        """Those of a file, as JSON."""
+        ours = [(name, media, _schema(one)) for (name, media), one in self.overlays.items() if has(path, name)]
+        return json.dumps(ours)
+
+
+def _schema(overlay: Mapping[str, Any] | str) -> Any:
+    if not isinstance(overlay, str):
+        return overlay
+    read = json.loads((FOLDER / overlay).read_bytes())
+    return read["schema"] if "schema" in read and "type" not in read else read
+
+
+class Checked(httpx.BaseTransport):
+    """A transport that hands requests to `app` and judges both directions.
+
+    `seen` has the operations that were used, as `METHOD /path/template status`. Raises `Violation`.
+    """
+
+    def __init__(self, app: App, described: Described) -> None:
         self._app = app
-        self._authenticated = authenticated
-        self._descriptions = [_Description(path, closed) for path in descriptions]
+        self._described = described
         self.seen: set[str] = set()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Judge the request, let the app answer, judge the answer."""
         request.read()
-        if not self._authenticated(request):
-            raise Violation(f"{request.method} {request.url.path}: the request carries no credentials")
-        description = next((d for d in self._descriptions if d.knows(request)), None)
-        if description is None:
-            raise Violation(f"{request.method} {request.url.path}: no description has this operation")
-        description.judge(request, description.request_errors(request))
+        self._described.judge(request)
         response = self._app(request)
         response.read()
-        description.judge(request, description.response_errors(request, response), response)
-        self.seen.add(f"{request.method} {description.template(request)} {response.status_code}")
+        self._described.judge(request, response)
+        self.seen.add(f"{self._described.used(request)} {response.status_code}")
         return response
-
-
-class _Description:
-    """One vendor description."""
-
-    def __init__(self, path: Path, closed: bool) -> None:
-        raw = _prepared(path)
-        self._host = str(raw["servers"][0]["url"]).lower()  # httpx lower-cases hosts
-        self._paths = [(p, {m.upper() for m in methods}) for p, methods in raw["paths"].items()]
-        self._open = self._api = _load(raw)
-        if closed:
-            _close(raw)
-            self._api = _load(raw)
-
-    def knows(self, request: httpx.Request) -> bool:
-        """Whether it has the operation."""
-        return self.template(request) is not None
-
-    def template(self, request: httpx.Request) -> str | None:
-        """The path template of a request; one without parameters wins."""
-        fits = [p for p, methods in self._paths if request.method in methods and _fits(p, request.url.path)]
-        return min(fits, key=lambda p: p.count("{"), default=None)
-
-    def request_errors(self, request: httpx.Request) -> Iterator[Exception]:
-        """What is wrong with the request."""
-        return self._api.iter_request_errors(self._request(request))
-
-    def response_errors(self, request: httpx.Request, response: httpx.Response) -> Iterator[Exception]:
-        """What is wrong with the answer."""
-        answer = MockResponse(
-            response.content,
-            response.status_code,
-            dict(response.headers),
-            _media_type(response.headers),
-        )
-        api = self._open if response.is_error else self._api  # errors say more than is described
-        return api.iter_response_errors(self._request(request), answer)
-
-    def judge(
-        self, request: httpx.Request, errors: Iterable[Exception], response: httpx.Response | None = None
-    ) -> None:
-        """Raise `Violation` with every error, the useful words first."""
-        words = [text for error in errors if not isinstance(error, PathNotFound) for text in _words(error)]
-        if words:
-            whose = "request" if response is None else f"answer {response.status_code}"
-            raise Violation(f"{request.method} {request.url.path}: {whose}: " + "; ".join(words))
-
-    def _request(self, request: httpx.Request) -> MockRequest:
-        return MockRequest(
-            self._host,
-            request.method,
-            request.url.path,
-            args=dict(request.url.params),
-            headers=dict(request.headers),
-            data=request.content,
-            content_type=_media_type(request.headers),
-        )
-
-
-def _media_type(headers: httpx.Headers) -> str:
-    return str(headers.get("content-type", "")).partition(";")[0]
-
-
-def _fits(template: str, path: str) -> bool:
-    ours, theirs = template.split("/"), path.split("/")
-    return len(ours) == len(theirs) and all(a.startswith("{") or a == b for a, b in zip(ours, theirs, strict=True))
-
-
-def _words(error: BaseException) -> list[str]:
-    """The messages of the schema errors at the end of the cause chain, or the error's own."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if found := [str(one.message) for one in getattr(cause, "schema_errors", ())]:
-            return found
-        cause = cause.__cause__ or cause.__context__
-    return [str(error)]
-
-
-def _prepared(path: Path) -> dict[str, Any]:
-    """The description, mended where openapi-core falls short.
-
-    It warns of security schemes it does not know, and passes them (`authenticated` judges instead); and it does
-    not read JSON of the media type `*/*`.
-    """
-    raw: dict[str, Any] = json.loads(path.read_bytes().replace(b'"*/*"', b'"application/json"'))
-    operations = [one for methods in raw["paths"].values() for one in methods.values() if isinstance(one, dict)]
-    for part in (raw, *operations):
-        part.pop("security", None)
-    return raw
-
-
-def _load(raw: dict[str, Any]) -> OpenAPI:
-    return OpenAPI.from_dict(copy.deepcopy(raw), config=Config(spec_validator_cls=None))
-
-
-def _close(schema: Any) -> None:
-    """Let objects have only the properties they name; those made of several schemas stay open."""
-    for inner in schema.values() if isinstance(schema, dict) else schema:
-        if isinstance(inner, dict | list):
-            _close(inner)
-    if not isinstance(schema, dict) or schema.get("type") != "object" or not schema.get("properties"):
-        return
-    if not schema.keys() & {"allOf", "anyOf", "oneOf", "additionalProperties"}:
-        schema["additionalProperties"] = False

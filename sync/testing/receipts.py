@@ -127,7 +127,7 @@ def two_threads(case: Case) -> None:
         if next(first, None) is not None:  # one of each thread: a thread waits for its answer
             with contextlib.suppress(threading.BrokenBarrierError):
                 meet.wait(2)
-        return case.contract.answer(request)
+        return case.answer(request)
 
     wire = case.wire(answer) if case.uses_http else case.wire()
     connector = case.connect(wire)
@@ -156,7 +156,7 @@ def shortened_lists(case: Case) -> None:
     """Exactly one receipt a change, or an error; never fewer receipts."""
     for op in case.ops:
         batch = case.batch(op)
-        wire = case.wire(shortened(case.contract.answer, len(batch.changes)))
+        wire = case.wire(shortened(case.answer, len(batch.changes)))
         with contextlib.suppress(DestinationError):
             case.push(case.connect(wire), batch)
 
@@ -165,11 +165,11 @@ def shortened_lists(case: Case) -> None:
 def cut_answers(case: Case) -> None:
     """A body that is half there says nothing."""
     for op in case.ops:
-        wire, batch = case.wire(cut(case.contract.answer)), case.batch(op)
+        wire, batch = case.wire(cut(case.answer)), case.batch(op)
         bodies = []
         try:
             receipts = case.push(case.connect(wire), batch)
-            bodies = [case.contract.answer(r).content for r in wire.requests]
+            bodies = [case.answer(r).content for r in wire.requests]
         except DestinationError:
             continue
         require(
@@ -196,7 +196,7 @@ def reasons(case: Case) -> None:
 def _refusing(case: Case) -> Any:
     def answer(request: httpx.Request) -> httpx.Response:
         refusal = case.contract.refuse_first(request)
-        return case.contract.answer(request) if refusal is None else refusal
+        return case.answer(request) if refusal is None else case.judged(request, refusal)
 
     return answer
 

@@ -20,6 +20,7 @@ from sync.testing import samples
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.hubspot import FakeHubSpot
 from sync.testing.fakes.server import serve
+from sync.testing.openapi import Described
 
 TOKEN = "pat-na1-0123456789"
 
@@ -28,6 +29,11 @@ class TestHubSpotContract(ConnectorContract):
     connector = HubSpot
     config: ClassVar[dict[str, Any]] = {"token": TOKEN}
     audience = "1"
+    described = Described(
+        "hubspot/contacts_v3.json",
+        "hubspot/lists_v3.json",
+        authenticated=lambda request: request.headers.get("authorization") == f"Bearer {TOKEN}",
+    )
 
     @cached_property
     def fake(self) -> FakeHubSpot:

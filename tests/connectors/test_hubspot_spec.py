@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,21 +13,21 @@ from sync.errors import AuthError, RateLimited, RequestError
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Change, Op, Status
 from sync.testing.fakes.hubspot import FakeHubSpot
-from sync.testing.openapi import Checked, Violation
+from sync.testing.openapi import Checked, Described, Violation
 
-SPECS = Path(__file__).parents[2].parent / "shared" / "specs" / "hubspot"
+DESCRIBED = Described(
+    "hubspot/contacts_v3.json",
+    "hubspot/lists_v3.json",
+    authenticated=lambda request: request.headers.get("authorization", "").startswith("Bearer pat-"),
+)
 
-pytestmark = pytest.mark.skipif(not SPECS.exists(), reason="the vendors' descriptions are not here")
+pytestmark = pytest.mark.skipif(not DESCRIBED.available, reason="the vendors' descriptions are not here")
 
 CONFIG = HubSpotConfig(token="pat-test")
 
 
 def checked(app: Any) -> Checked:
-    return Checked(
-        app,
-        [SPECS / "contacts_v3.json", SPECS / "lists_v3.json"],
-        authenticated=lambda request: request.headers.get("authorization", "").startswith("Bearer pat-"),
-    )
+    return Checked(app, DESCRIBED)
 
 
 @pytest.fixture
