@@ -6,10 +6,10 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from time import sleep as _sleep  # the real one: checks watch `time.sleep`, and these servers run on
 
 import httpx
 
@@ -198,7 +198,7 @@ def _reset(sock: socket.socket) -> None:
 def _half_close(sock: socket.socket) -> None:
     _take(sock)
     sock.shutdown(socket.SHUT_WR)
-    time.sleep(0.1)
+    _sleep(0.1)
 
 
 def _cut_body(sock: socket.socket) -> None:
@@ -213,7 +213,7 @@ def _garbage(sock: socket.socket) -> None:
 
 def _silent(sock: socket.socket) -> None:
     _take(sock)
-    time.sleep(1.5)
+    _sleep(1.5)
 
 
 def _drip(sock: socket.socket) -> None:
@@ -221,7 +221,7 @@ def _drip(sock: socket.socket) -> None:
     sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     for _ in range(60):
         sock.sendall(b"x")
-        time.sleep(0.025)
+        _sleep(0.025)
 
 
 WIRES: Mapping[str, Callable[[socket.socket], None]] = {
