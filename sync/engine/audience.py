@@ -53,9 +53,10 @@ class Audience:
         """Everybody who is in it. Somebody who moves while it is read may be seen twice."""
         connector = self.job.connect(self._before_request)
         try:
-            if not isinstance(connector, Reads) or not self.job.spec.audience:
+            spec = self.job.spec
+            if not isinstance(connector, Reads) or not (spec.audience and spec.readable):
                 raise HeadgateError(
-                    f"connector '{connector.name}' cannot read who is in '{self.job.spec.name}'",
+                    f"connector '{connector.name}' cannot read who is in '{spec.name}'",
                     code="HG527",
                     fix="compare with an export of the platform by hand; `headgate state show` has our count",
                 )

@@ -26,7 +26,7 @@ from sync.engine.compile import Compiled, key_sql
 from sync.engine.database import translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
-from sync.errors import Corrupt
+from sync.errors import CohortError, Corrupt
 from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Order
 from sync.state.members import digest_file, publish, scratch
@@ -111,9 +111,23 @@ def freeze(
             branches.append(_payload(compiled, cohort, members, op, everybody=counts.get(op) == rows))
     branches.append(_invalid(compiled, cohort, invalid))
     frozen = _write(connection, settings, job, branches)
+    if snapshot:
+        _refuse_crowd(job, sum(frozen.counts.get(op, 0) for op in ("add", "update", "keep")))
     if "remove" in wanted:
         _refuse_lost(job, counts.get("remove", 0) - frozen.counts.get("remove", 0))
     return frozen
+
+
+def _refuse_crowd(job: SyncJob, people: int) -> None:
+    """An audience that is taken whole has one request to be in. Raises `CohortError`."""
+    most = job.spec.limits.batch_size
+    if most is not None and people > most:
+        raise CohortError(
+            f"{job.destination} takes at most {most:,} records as a whole '{job.spec.name}', "
+            f"and there would be {people:,}; nothing was sent",
+            code="HG217",
+            fix="narrow the cohort; some destinations have an option that says how many they take",
+        )
 
 
 def _refuse_lost(job: SyncJob, lost: int) -> None:

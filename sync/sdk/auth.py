@@ -38,6 +38,7 @@ __all__ = [
     "RefreshToken",
     "ServiceAccount",
     "Token",
+    "account_of",
     "header_value",
     "service_account_email",
 ]
@@ -47,6 +48,13 @@ Flow = Generator[httpx.Request, httpx.Response, None]
 _TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")  # what a header can carry (RFC 6750, section 2.1, and some)
 _LONGEST = 86400.0  # seconds a token is believed to live
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+def account_of(base_url: str, *credentials: SecretStr) -> str:
+    """Whose quota requests with these credentials count against, where nothing but the credentials tells: the
+    address and a digest of them."""
+    whole = "\n".join(credential.get_secret_value() for credential in credentials)
+    return f"{base_url}#{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
 
 def header_value(text: str) -> bool:

@@ -114,6 +114,7 @@ class ObjectSpec:
     irreversible: frozenset[Op] = frozenset()
     order: Order = Order.REMOVALS_LAST
     open_fields: bool = False  # does it take fields that `fields` does not name
+    readable: bool = True  # can a connector that reads audiences read this one
 
     @property
     def identifiers(self) -> tuple[Field, ...]:

@@ -44,7 +44,7 @@ def nonsense_page(case: Case) -> None:
 
 
 def _reading(case: Case, connector: Connector[Any]) -> Reads:
-    if not isinstance(connector, Reads) or not case.spec.audience:
+    if not isinstance(connector, Reads) or not (case.spec.audience and case.spec.readable):
         raise NotApplicable("it does not read audiences")
     return connector
 

@@ -476,6 +476,30 @@ class TestReading(ReadingContract):
     """A connector that reads passes whole."""
 
 
+class ReadingInPart(Reading):
+    """A sound connector that reads some of its objects: this one it cannot."""
+
+    objects: ClassVar[dict[str, ObjectSpec]] = {k: replace(v, readable=False) for k, v in Sound.objects.items()}
+
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
+        raise AssertionError("this object cannot be read")
+
+
+class ReadingInPartContract(ReadingContract):
+    connector = ReadingInPart
+
+
+def test_an_object_that_cannot_be_read_is_not_read() -> None:
+    checks = {
+        "who was added is read back, and who was removed is not",
+        "nonsense instead of a page of members is an error, never an empty audience",
+    }
+
+    assert [(result.check in checks, result.ok) for result in run(ReadingInPartContract, checks)] == [
+        (True, None)
+    ] * 2
+
+
 class ReadsThePageOnce(Reading):
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
         return replace(super().members(object, audience, after), next=None)

@@ -11,7 +11,7 @@ import pytest
 
 from sync.engine.plan import Frozen, make_plan, samples, verify_file
 from sync.errors import CohortError, Corrupt, DecisionError
-from sync.sdk.nouns import Delivery, Op, Order, Status
+from sync.sdk.nouns import Delivery, Limits, Op, Order, Status
 from sync.state.nouns import PlanStatus, Verdict, VerdictAnswer
 from tests.engine_bench import Bench
 
@@ -280,6 +280,25 @@ def test_a_member_whose_update_waits_stays_in_the_snapshot(bench: Bench) -> None
     bench.ledger.set_rejected("crm-people", [record.key], retry=False, actor="ann", reason="x")
     bench.people([("1", "ann@x", "Kiel"), BOB, CAT])
     assert sorted(c.identifiers["email"] for c in bench.changes(bench.plan())) == ["ann@x", "bob@x", "cat@x"]
+
+
+def test_a_whole_audience_that_is_too_large_is_refused_before_it_is_judged(bench: Bench) -> None:
+    bench.with_(delivery=Delivery.SNAPSHOT, limits=Limits(batch_size=3))
+    bench.synced([ANN, BOB, CAT])
+    bench.people([ANN, BOB, CAT, ("4", "dan@x", "Bari")])
+    with pytest.raises(
+        CohortError, match="takes at most 3 records as a whole 'contact', and there would be 4"
+    ) as raised:
+        bench.plan()
+    assert raised.value.code == "HG217"
+    bench.people([ANN, BOB, ("4", "dan@x", "Bari")])
+    assert bench.plan().counts.add == 1, "who leaves makes room"
+
+
+def test_changes_are_cut_into_batches_however_many_they_are(bench: Bench) -> None:
+    bench.with_(limits=Limits(batch_size=1))
+    bench.people([ANN, BOB])
+    assert bench.plan().counts.add == 2
 
 
 @pytest.mark.parametrize("left", [frozenset({Op.ADD, Op.UPDATE}), frozenset({Op.REMOVE}), frozenset({Op.ADD})])
