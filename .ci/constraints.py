@@ -13,7 +13,7 @@ from pathlib import Path
 import tomlkit
 
 ROOT = Path(__file__).parent.parent
-EXPORT = ["uv", "export", "--quiet", "--all-groups", "--no-hashes", "--no-emit-project"]
+EXPORT = ["uv", "export", "--quiet", "--all-groups", "--all-extras", "--no-hashes", "--no-emit-project"]
 EXPORT += ["--no-annotate", "--no-header"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import NoReturn
@@ -63,6 +65,31 @@ def answers(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
+def write_certificate(certificate: Path, key: Path) -> None:
+    """A certificate of the loopback's that vouches for itself, and its key, for this day."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=secret.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(secret, hashes.SHA256())
+    )
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, form, plain))
+    key.chmod(0o600)
+
+
 def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
     """End a server that this process started."""
     process.send_signal(how)
@@ -78,11 +105,15 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A cluster on the loopback. `user` is a superuser: by password over TCP, by `sockets` without one."""
+    """A cluster on the loopback. `user` is a superuser: by password over TCP, by `sockets` without one.
+
+    It speaks TLS where it is asked to, as 127.0.0.1 and localhost; `certificate` is what a client may trust.
+    """
 
     port: int
     sockets: Path
     programs: Path
+    certificate: Path
     host: str = "127.0.0.1"
     user: str = "headgate"
     password: str = "s3cret-of-tests"
@@ -133,17 +164,19 @@ def postgres() -> Iterator[Postgres]:
 
 
 def _cluster(programs: Path, folder: Path) -> Iterator[Postgres]:
-    server = Postgres(free_port(), folder, programs)
-    word, data, log = folder / "password", folder / "data", folder / "log"
+    server = Postgres(free_port(), folder, programs, folder / "server.crt")
+    word, key, data, log = folder / "password", folder / "server.key", folder / "data", folder / "log"
     word.write_text(server.password)
+    write_certificate(server.certificate, key)
     user = servant()
     if user is not None:
-        for path in (folder, word):
+        for path in (folder, word, key):
             shutil.chown(path, user)
     trust = ["--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(word), "-U", server.user]
     settings = ["--no-sync", "--no-instructions", "--locale=C", "--encoding=UTF8"]
     _run([str(programs / "initdb"), "-D", str(data), *trust, *settings], user, folder)
     where = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    where += ["-c", "ssl=on", "-c", f"ssl_cert_file={server.certificate}", "-c", f"ssl_key_file={key}"]
     command = [str(programs / "postgres"), "-D", str(data), "-p", str(server.port), *where, *_ALWAYS]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, user=user, env=_clean())

@@ -33,7 +33,7 @@ import httpx
 
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.compression import ACCEPTED
-from sync.sdk.wire import MAX_ANSWER, OVER, Transport, host_of, unreachable
+from sync.sdk.wire import MAX_ANSWER, OVER, Transport, boot_now, host_of, unreachable
 
 if TYPE_CHECKING:
     from sync.sdk.connector import Config, Connector
@@ -46,6 +46,7 @@ __all__ = [
     "offline_client",
     "reset_after",
     "retry_after",
+    "turn",
 ]
 
 # Their records quote URLs and headers, which can hold identifiers and credentials.
@@ -116,7 +117,7 @@ class DestinationClient(httpx.Client):
     `before_request` is called before each request is sent, those that fetch a token included, from the thread
     that sends it; it may wait, and what it raises goes to the caller of `push`. It may return when the request has
     to be over, in seconds of the boot clock, where that can be sooner than the timeout. It may be replaced at any
-    time. `meter` counts requests.
+    time. `meter` counts requests. `timeout_s` is the hard limit of one request, in seconds.
     """
 
     def __init__(
@@ -125,15 +126,26 @@ class DestinationClient(httpx.Client):
         *,
         transport: httpx.BaseTransport,
         before_request: Callable[[], float | None] = _nothing,
+        timeout_s: float = 30.0,
         **options: Any,
     ) -> None:
         super().__init__(
             transport=_Gate(self, transport), timeout=None, trust_env=False, cookies=_NoCookies(), **options
         )
         self.before_request = before_request
+        self.timeout_s = timeout_s
         self.meter = Meter()
         self._connector = connector
         self._origin = _origin(self.base_url)
+
+    def turn(self) -> float:
+        """A turn for an exchange that is not HTTP: awaited, guarded and counted like a request.
+
+        Returns the seconds within which the exchange has to be over, one way or the other.
+        """
+        over = self.before_request()
+        self.meter.count()
+        return self.timeout_s if over is None else min(self.timeout_s, max(0.0, over - boot_now()))
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send once and classify the answer. Raises `DestinationError`; nothing goes to another origin than that
@@ -177,6 +189,7 @@ def build_client(
         auth=connector.auth(config),
         headers={"user-agent": user_agent, "accept-encoding": ACCEPTED},
         before_request=before_request,
+        timeout_s=timeout,
         transport=transport or Transport(timeout=timeout, connections=connections),
     )
 
@@ -188,6 +201,11 @@ def offline_client(connector: type[Connector[Any]], config: Config) -> Destinati
         raise Unavailable(f"{host_of(request)} was not asked: this client is offline", applied=False)
 
     return build_client(connector, config, timeout=0, transport=httpx.MockTransport(refuse))
+
+
+def turn(http: httpx.Client) -> float:
+    """`DestinationClient.turn` of the client a connector was given: the seconds an exchange may take."""
+    return http.turn() if isinstance(http, DestinationClient) else 30.0
 
 
 def _origin(url: httpx.URL) -> Origin:

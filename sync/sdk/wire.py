@@ -29,7 +29,7 @@ import httpx
 from sync.errors import DestinationError, ProtocolError, RequestError, Unavailable
 from sync.sdk.compression import Undecodable, decompressed
 
-__all__ = ["MAX_ANSWER", "OVER", "Transport", "host_of", "unreachable"]
+__all__ = ["MAX_ANSWER", "OVER", "Transport", "boot_now", "host_of", "unreachable"]
 
 MAX_ANSWER = 16 * 1024 * 1024  # bytes of an answer's body, decoded
 OVER = "headgate.over"  # in a request's extensions: when it has to be over, where that is before its timeout
@@ -41,7 +41,8 @@ _RESET = struct.pack("ii", 1, 0)  # linger for 0 s: close with a reset
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def _now() -> float:
+def boot_now() -> float:
+    """Seconds on that clock."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -52,7 +53,7 @@ class _Deadline(threading.local):
 
     def left(self, error: type[Exception]) -> float:
         """Seconds left; raises `error` when there are none."""
-        left = self.ends - _now()
+        left = self.ends - boot_now()
         if left <= 0:
             raise error("the time of the request is over")
         return left
@@ -95,7 +96,7 @@ class _Stream(httpcore.NetworkStream):
             raise httpcore.WriteError(str(exc)) from None
 
     def close(self) -> None:
-        if self._deadline.ends <= _now():
+        if self._deadline.ends <= boot_now():
             with contextlib.suppress(OSError):  # it is closed already
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._sock.close()
@@ -216,7 +217,7 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """One request, one answer, read to its end."""
         failure: DestinationError
-        self._deadline.ends = min(_now() + self.timeout, request.extensions.get(OVER, float("inf")))
+        self._deadline.ends = min(boot_now() + self.timeout, request.extensions.get(OVER, float("inf")))
         try:
             return self._exchange(request)
         except (

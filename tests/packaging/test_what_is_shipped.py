@@ -122,6 +122,7 @@ def test_both_lists_of_tested_versions_agree() -> None:
 
 def test_every_dependency_has_a_tested_version() -> None:
     wanted = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    wanted += [one for extra in PROJECT["project"]["optional-dependencies"].values() for one in extra]
     tested = {_name(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
 
     assert {_name(requirement) for requirement in wanted} <= tested
