@@ -28,6 +28,7 @@ __all__ = [
     "read_toml",
     "read_yaml",
     "suggest",
+    "toml_document",
 ]
 
 Location = tuple[str | int, ...]
@@ -347,7 +348,11 @@ def _mark(node: Any) -> Mark:
 
 def read_toml(path: Path, shown: str) -> Document:
     """A TOML file; raises `Unreadable`. Its excerpts never show values."""
-    text = _text(path, shown)
+    return toml_document(_text(path, shown), shown)
+
+
+def toml_document(text: str, shown: str) -> Document:
+    """The same of a text that was read already."""
     bare = Document(shown, text, masked=True)
     try:
         data = tomllib.loads(text)

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from sync.errors import Problem
 from sync.files import Location, named, nearest
 
-__all__ = ["Places", "arms", "children", "problems"]
+__all__ = ["Places", "arms", "children", "problems", "says"]
 
 
 class Places(Protocol):
@@ -70,7 +70,7 @@ def _problem(
         return _missing(location, str(detail["loc"][-1]), places)
     if kind == "extra_forbidden":
         return _unknown(location, list(children(model, location[len(prefix) : -1])), places)
-    code, message = "HG107", " or ".join(dict.fromkeys(_says(d) for d in details))
+    code, message = "HG107", " or ".join(dict.fromkeys(says(d) for d in details))
     if kind == "value_error":  # the model's own sentence
         error = detail["ctx"]["error"]
         code, fix = getattr(error, "code", code), getattr(error, "fix", "")
@@ -140,8 +140,8 @@ _COMPARED = {
 }
 
 
-def _says(detail: ErrorDetails) -> str:
-    """What the value must be."""
+def says(detail: ErrorDetails) -> str:
+    """What the value must be, in words."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in _MUST_BE:
         return _MUST_BE[kind]

@@ -43,6 +43,7 @@ __all__ = [
     "DestinationClient",
     "Meter",
     "build_client",
+    "number_after",
     "offline_client",
     "reset_after",
     "retry_after",
@@ -276,7 +277,12 @@ def reset_after(
     said = retry_after(response)
     if said is not None:
         return said
-    number = _number(response.headers.get(header, ""))
+    return number_after(response.headers.get(header, ""), unit)
+
+
+def number_after(value: object, unit: Literal["seconds", "epoch_s", "epoch_ms"]) -> float | None:
+    """Seconds from now that a number, or the text of one, means in a unit; None for anything else."""
+    number = _number(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
     if number is None or unit == "seconds":
         return number
     return max(0.0, (number / 1000 if unit == "epoch_ms" else number) - time.time())

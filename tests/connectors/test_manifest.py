@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from connectors.customerio import CustomerIO
 from sync.errors import ProjectError, ProtocolError, RateLimited, RequestError
 from sync.sdk.http import build_client
-from sync.sdk.manifest import connector, read_manifest
-from sync.sdk.manifest_connector import make
+from sync.sdk.manifest import connector
+from sync.sdk.manifest.platform import make
+from sync.sdk.manifest.reading import read_manifest
 from sync.sdk.nouns import Batch, Change, Op, Rate, Status
 from sync.testing.contract import ConnectorContract
 from sync.testing.hostile import RateSignal, Wire
@@ -364,7 +365,7 @@ GOOD = _actions(f'path = "/p"\n{CODE}')
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('path = "/me"', 'pth = "/me"', "check.pth: Extra inputs are not permitted"),
+        ('path = "/me"', 'pth = "/me"', "check.pth: unknown key"),
         ('value = "key" }', 'value = "kei" }', "there is no option 'kei'; did you mean 'key'?"),
         ("secret = true", 'description = "x"', "the option 'key' is a credential and lacks `secret = true`"),
         ('path = "/p"', 'path = "/p/{audienc}"', "nothing is called '{audienc}'; did you mean 'audience'?"),
@@ -375,10 +376,10 @@ GOOD = _actions(f'path = "/p"\n{CODE}')
         ('path = "/p"', 'path = "/p"\nplace = "path"\nvalue = "email"', "`path` has no {members}"),
         ('path = "/p"', 'path = "/p"\nvalue = "emial"', "there is no field 'emial'"),
         ('path = "/p"', 'path = "/p"\nbody = { a = 1 }', "a body with constants cannot be the list itself"),
-        ('path = "/p"', 'path = "/p"\nif = "x"', "Extra inputs are not permitted"),
+        ('path = "/p"', 'path = "/p"\nif = "x"', "objects.member.actions.add.if: unknown key"),
         ('kind = "code"', 'kind = "vibes"', "objects.member.actions.add.answer"),
         ("[objects.member.actions.add]", "[objects.member.actions.merge]", "objects.member.actions.merge"),
-        ('title = "Acme"', "title = ", "acme.toml: Invalid value (at line 3"),
+        ('title = "Acme"', "title = ", "acme.toml: not TOML: invalid value"),
     ],
 )
 def test_a_manifest_with_a_mistake_is_refused_by_file_and_key(old: str, new: str, message: str) -> None:

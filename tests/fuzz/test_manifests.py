@@ -12,8 +12,8 @@ from hypothesis import given
 
 from sync.codes import catalog
 from sync.errors import ProjectError
-from sync.sdk.manifest import read_manifest
-from sync.sdk.manifest_connector import make
+from sync.sdk.manifest.platform import make
+from sync.sdk.manifest.reading import read_manifest
 from tests.examples import examples
 from tests.figures import Figures
 from tests.fuzz.documents import mutated_data, mutated_text

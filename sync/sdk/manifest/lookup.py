@@ -1,0 +1,119 @@
+"""Looks identifiers up where the platform wants ids of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import httpx
+from pydantic import Field
+
+from sync.errors import ProtocolError
+from sync.sdk.manifest.answer import body_of, entries_of, label, label_of, unproven
+from sync.sdk.manifest.request import Carrier
+from sync.sdk.manifest.text import ABSENT, dig
+from sync.sdk.nouns import Change, Op, Receipt, Status
+from sync.sdk.values import text
+
+__all__ = ["Lookup", "find"]
+
+Send = Callable[[Carrier, Sequence[Change]], httpx.Response]
+
+
+class Lookup(Carrier):
+    """The request that finds the platform's own ids, which are then `{remote_id}`.
+
+    The answer lists at `list` (the body itself where it is empty) entries with the `identifier`, compared with the
+    field `match`, and the `id`; with `keyed` it is an object whose keys are the identifiers. `per = "record"`: one
+    request each, an answer with one entry is the person, `identifier` may be left out. Whoever is not found is
+    rejected, or where they are to be removed, done; `absent` are statuses by which nobody is found. At most `size`
+    people go into one request. A removal goes by the id its addition was answered with, without being looked up,
+    unless `remember` is false.
+    """
+
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    place: Literal["json", "form", "lines", "csv", "query", "path", "none"] = "none"
+    list: str = ""
+    keyed: bool = False
+    identifier: str = ""
+    id: str
+    match: str
+    absent: tuple[int, ...] = ()
+    size: int = Field(default=100, ge=1)
+    remember: bool = True
+
+    def mistakes(self) -> Iterator[tuple[bool, str]]:
+        """What does not go together."""
+        yield from super().mistakes()
+        batch = self.per == "batch"
+        yield batch and not (self.identifier or self.keyed), "`identifier` is missing: who is an entry about?"
+        yield batch and bool(self.absent), "`absent` needs `per` record: it speaks of one"
+
+
+Found = tuple[list[Change], dict[str, Receipt]]
+
+
+def find(lookup: Lookup, changes: Sequence[Change], send: Send) -> Found:
+    """The changes with ids, and receipts for those whom the platform does not know, or not as one person."""
+    known = [c for c in changes if lookup.remember and c.op is Op.REMOVE and c.remote_id]
+    by_key = {c.key: c for c in known}
+    settled: dict[str, Receipt] = {}
+    wanted = [c for c in changes if c.key not in by_key]
+    size = 1 if lookup.per == "record" else lookup.size
+    for start in range(0, len(wanted), size):
+        part = wanted[start : start + size]
+        ids = _asked(lookup, part, send)
+        for change in part:
+            found = ids.get(label_of(change, lookup.match), set())
+            if len(found) == 1:
+                by_key[change.key] = replace(change, remote_id=next(iter(found)))
+            else:
+                settled[change.key] = _without(lookup, change, bool(found))
+    return [by_key[c.key] for c in changes if c.key in by_key], settled
+
+
+def _without(lookup: Lookup, change: Change, several: bool) -> Receipt:
+    if several:
+        return Receipt(change.key, Status.DEFERRED, f"the platform has several with this {lookup.match}")
+    if change.op is Op.REMOVE:
+        return Receipt(change.key, Status.APPLIED)
+    return Receipt(change.key, Status.REJECTED, f"the platform knows nobody with this {lookup.match}")
+
+
+def _asked(lookup: Lookup, changes: Sequence[Change], send: Send) -> Mapping[str, set[str]]:
+    """The ids by identifier."""
+    response = send(lookup, changes)
+    if response.status_code in lookup.absent:
+        return {}
+    body = body_of(response)
+    found: dict[str, set[str]] = {}
+    only = label_of(changes[0], lookup.match) if lookup.per == "record" else None
+    for key, entry in _entries(lookup, body, response):
+        names = [key] if key is not None else _names(lookup, entry)
+        id = entry if key is not None and not lookup.id else dig(entry, lookup.id)
+        if isinstance(id, bool) or not isinstance(id, str | int) or id == "":
+            raise unproven(f"{lookup.list}.{lookup.id}".strip("."), response)
+        for name in names or ([only] if only is not None else []):
+            found.setdefault(label(name), set()).add(text(id))
+    return found
+
+
+def _names(lookup: Lookup, entry: Any) -> list[Any]:
+    """The identifiers of an entry; none where nothing says where they stand."""
+    if not lookup.identifier:
+        return []
+    names = dig(entry, lookup.identifier)
+    if names is ABSENT or names is None:
+        raise ProtocolError(f"an entry came without what was expected at '{lookup.identifier}'")
+    return names if isinstance(names, list) else [names]
+
+
+def _entries(lookup: Lookup, body: Any, response: httpx.Response) -> Iterator[tuple[str | None, Any]]:
+    single = dig(body, lookup.list)
+    if lookup.per == "record" and not lookup.keyed and isinstance(single, dict):
+        yield None, single
+    elif lookup.per == "record" and single is None and lookup.list:
+        return
+    else:
+        yield from entries_of(body, lookup.list, response, required=True, keyed=lookup.keyed)
