@@ -16,7 +16,7 @@ Each check is one test, for each object the connector declares. Without pytest, 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ from sync.sdk.connector import Config, Connector
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Change, ObjectSpec, Op
 from sync.testing import answers, audiences, declared, receipts, samples
-from sync.testing.case import Case, Failure, NotApplicable
+from sync.testing.case import Case, Failure, NotApplicable, require
 from sync.testing.check import CHECKS, Check
 from sync.testing.hostile import RateSignal, Wire
 from sync.testing.openapi import Described, Violation
@@ -54,6 +54,14 @@ class ConnectorContract:
     check_methods: ClassVar[frozenset[str]] = frozenset()
     """HTTP methods `check()` may use beside GET, HEAD and OPTIONS."""
     described: ClassVar[Described | None] = None
+    test_request_mutants: ClassVar[Callable[[ConnectorContract], None]]
+    mutants_caught: ClassVar[float] = 0.7
+    """The share of deliberately broken requests that `described` has to catch (`sync.testing.mutants`)."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.described is not None:
+            cls.test_request_mutants = _test_request_mutants
 
     def begin(self) -> None:
         """Called before each check: the place for a stateful fake (pytest allows test classes no `__init__`)."""
@@ -162,6 +170,19 @@ def _cases(contract: type[ConnectorContract]) -> Iterator[tuple[Check, str]]:
         if (check.http and not given.uses_http) or (check.answer and not given.has_answer):
             continue
         yield from ((check, object) for object in (objects if check.per_object else [""]))
+
+
+def _test_request_mutants(self: ConnectorContract) -> None:
+    """Enough deliberately broken requests are caught by the vendor's description and the author's rules."""
+    import pytest
+
+    if self.judges is None:
+        pytest.skip("the vendor's description is not here: HEADGATE_DESCRIPTIONS names its folder")
+    from sync.testing.mutants import judge
+
+    verdict = judge(type(self))
+    said = f"{verdict.share:.1%} of {verdict.made} broken requests are caught, not {self.mutants_caught:.0%}"
+    require(verdict.share >= self.mutants_caught, "\n".join([f"{said}. Nothing finds these:", *verdict.survivors]))
 
 
 def _run(check: Check, case: Case) -> None:

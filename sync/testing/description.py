@@ -1,9 +1,8 @@
 """One OpenAPI description: which operation a request is, and what is wrong with a request or an answer.
 
-openapi-core validates; what it leaves out is mended on loading: security is left to the caller, discriminators
-are dropped (it cannot follow an implicit mapping), every JSON media type is read as JSON, hosts do not matter, and
-each pair of an operation and a media type becomes a path of its own, so that no template is ambiguous. Each
-description is read once in a process.
+openapi-core validates; what it leaves out is mended: security is left to the caller, every JSON media type is read
+as JSON, hosts do not matter, and each pair of an operation and a media type becomes a path of its own, so that no
+template is ambiguous. Each description is read once in a process.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -21,14 +20,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from sync.testing.strays import Schema, resolved, strays, thinned
+from sync.testing.document import METHODS, followed, read
+from sync.testing.strays import Schema, strays, thinned
 
 if TYPE_CHECKING:
     from openapi_core import OpenAPI
 
 __all__ = ["Description", "Found", "Operation", "load"]
 
-_METHODS = {"get", "put", "post", "delete", "options", "head", "patch"}
 _UNDECLARED = {"accept", "content-type", "authorization"}  # OpenAPI, "Parameter Object": to be ignored
 _HOST = "https://described.invalid"
 _LONGEST = 300  # characters of a message
@@ -247,61 +246,12 @@ def _parts(media: str) -> tuple[str, frozenset[str]]:
 
 @lru_cache(maxsize=64)
 def load(path: Path, overlays: str = "[]") -> Description:
-    """Read a description (JSON, or YAML by its name) once; `overlays` is JSON: [[operation, media, schema], ...].
+    """Read a description once; `overlays` is JSON: [[operation, media type, schema], ...].
 
     Raises `OSError` and `ValueError` where it cannot be read, `LookupError` where an overlay's operation is not
     in it.
     """
-    raw = _read(path)
-    for name, media, schema in json.loads(overlays):
-        _operation(raw, name).setdefault("requestBody", {}).setdefault("content", {})[media] = {"schema": schema}
-    _mend(raw)
-    return Description(raw)
-
-
-def has(path: Path, name: str) -> bool:
-    """Whether a description has an operation, by its id or as `METHOD /path/template`."""
-    try:
-        _operation(_read(path), name)
-    except LookupError:
-        return False
-    return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if path.suffix in (".yaml", ".yml"):
-        from ruamel.yaml import YAML
-
-        return dict(YAML(typ="safe").load(path.read_bytes()))
-    return dict(json.loads(path.read_bytes()))
-
-
-def _operation(raw: Schema, name: str) -> dict[str, Any]:
-    for template, methods in raw["paths"].items():
-        for method, operation in methods.items():
-            if method in _METHODS and name in (operation.get("operationId"), f"{method.upper()} {template}"):
-                operation["requestBody"] = copy.deepcopy(_followed(raw, operation.get("requestBody", {})))
-                found: dict[str, Any] = operation
-                return found
-    raise LookupError(f"no operation `{name}` in the description")
-
-
-def _followed(raw: Schema, one: Any) -> Any:
-    return resolved(raw, one["$ref"]) if isinstance(one, Mapping) and "$ref" in one else one
-
-
-def _mend(node: Any) -> None:
-    """Drop discriminators, and say `const` as OpenAPI 3.0 does."""
-    if isinstance(node, dict):
-        if "const" in node and not isinstance(node["const"], dict):
-            node.setdefault("enum", [node.pop("const")])
-        if isinstance(node.get("discriminator"), dict) and "propertyName" in node["discriminator"]:
-            del node["discriminator"]
-        for inner in node.values():
-            _mend(inner)
-    elif isinstance(node, list):
-        for inner in node:
-            _mend(inner)
+    return Description(read(path, json.loads(overlays)))
 
 
 def _operations(raw: Schema) -> Iterator[Operation]:
@@ -310,7 +260,7 @@ def _operations(raw: Schema) -> Iterator[Operation]:
     for template, methods in raw["paths"].items():
         shared = methods.get("parameters", [])
         for method, operation in methods.items():
-            if method in _METHODS:
+            if method in METHODS:
                 number += 1
                 yield _described(raw, bases, template, method, operation, shared, f"/op{number}")
 
@@ -318,11 +268,11 @@ def _operations(raw: Schema) -> Iterator[Operation]:
 def _described(
     raw: Schema, bases: set[str], template: str, method: str, operation: Schema, shared: list[Schema], path: str
 ) -> Operation:
-    body = _followed(raw, operation.get("requestBody") or {})
-    parameters = {(p["name"], p["in"]): p for p in (_followed(raw, one) for one in shared)}
-    parameters |= {(p["name"], p["in"]): p for p in (_followed(raw, o) for o in operation.get("parameters", []))}
+    body = followed(raw, operation.get("requestBody") or {})
+    parameters = {(p["name"], p["in"]): p for p in (followed(raw, one) for one in shared)}
+    parameters |= {(p["name"], p["in"]): p for p in (followed(raw, o) for o in operation.get("parameters", []))}
     kept = [p for p in parameters.values() if not (p["in"] == "header" and p["name"].lower() in _UNDECLARED)]
-    answers = {str(status): _followed(raw, one) for status, one in operation.get("responses", {}).items()}
+    answers = {str(status): followed(raw, one) for status, one in operation.get("responses", {}).items()}
     mended = {**operation, "parameters": kept, "requestBody": body, "responses": answers}
     names = tuple(re.findall(r"\{([^}]+)\}", template))
     return Operation(

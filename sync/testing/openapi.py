@@ -23,7 +23,8 @@ from typing import Any
 
 import httpx
 
-from sync.testing.description import Description, Found, has, load
+from sync.testing.description import Description, Found, load
+from sync.testing.document import has
 
 __all__ = ["FOLDER", "Checked", "Described", "Violation"]
 
@@ -49,10 +50,10 @@ class Described:
     `closed`: bodies and queries may only have the keys that the description names somewhere, so that a misspelt
     one is found; of answers only good ones. `overlays` replace or add the schema of a request's body: by operation
     (its operationId, or `METHOD /path/template`) and media type, parameters included; a schema, or a file with one
-    (or with one under `schema`). `rules` yield what is wrong with a request beyond the description. `also`:
-    requests that no description has, each a regular expression for `METHOD https://host/path`, or a predicate;
-    only `rules` judge them, so keep it narrow. `reconstructed`: the files are nobody's contract, but put together
-    from examples.
+    (or with one under `schema`). `rules` yield what is wrong with a request beyond the description, and are asked
+    where that finds nothing; one that raises has found something. `also`: requests that no description has, each a
+    regular expression for `METHOD https://host/path`, or a predicate; only `rules` judge them, so keep it narrow.
+    `reconstructed`: the files are nobody's contract, but put together from examples.
     """
 
     files: tuple[Path | str, ...]
@@ -101,8 +102,15 @@ class Described:
         return next(((description, one) for description, one in found if one is not None), None)
 
     def request_faults(self, request: httpx.Request) -> Iterator[str]:
-        """What is wrong with a request, in words."""
-        yield from (fault for rule in self.rules for fault in rule(request))
+        """What is wrong with a request, in words; the rules are asked where the description finds nothing."""
+        described = False
+        for fault in self._described_faults(request):
+            described = True
+            yield fault
+        if not described:
+            yield from (fault for rule in self.rules for fault in _asked(rule, request))
+
+    def _described_faults(self, request: httpx.Request) -> Iterator[str]:
         found = self.find(request)
         if found is None:
             if not self._passes(request):
@@ -138,6 +146,14 @@ class Described:
         """Those of a file, as JSON."""
         ours = [(name, media, _schema(one)) for (name, media), one in self.overlays.items() if has(path, name)]
         return json.dumps(ours)
+
+
+def _asked(rule: Rule, request: httpx.Request) -> Iterator[str]:
+    """What a rule says; one that cannot read the request at all has found something, too."""
+    try:
+        yield from rule(request)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+        yield f"the rule `{getattr(rule, '__name__', rule)}` cannot read it: {type(exc).__name__}: {exc}"
 
 
 def _schema(overlay: Mapping[str, Any] | str) -> Any:

@@ -29,6 +29,7 @@ class TestHubSpotContract(ConnectorContract):
     connector = HubSpot
     config: ClassVar[dict[str, Any]] = {"token": TOKEN}
     audience = "1"
+    mutants_caught = 0.95
     described = Described(
         "hubspot/contacts_v3.json",
         "hubspot/lists_v3.json",
