@@ -56,6 +56,11 @@ def _default(value: str, argument: Argument) -> str:
     return f"coalesce({value}, {constant})"
 
 
+def _bare(value: str) -> str:
+    """A phone number without an extension, and without a trunk prefix in brackets."""
+    return f"regexp_replace({_text(value)}, '(?i)([(]0[)]|(ext|x|#|;).*$)', '', 'g')"
+
+
 def _e164(value: str, argument: Argument) -> str:
     """Digits with a leading `+`; a national number gets the country's code, without its trunk prefix.
 
@@ -63,8 +68,7 @@ def _e164(value: str, argument: Argument) -> str:
     the country's. Country codes, trunk prefixes and patterns are those of libphonenumber's metadata
     (`nationalPrefix` and `generalDesc`).
     """
-    bare = f"regexp_replace({_text(value)}, '(?i)([(]0[)]|(ext|x|#|;).*$)', '', 'g')"
-    digits = f"regexp_replace({bare}, '[^0-9+]', '', 'g')"
+    digits = f"regexp_replace({_bare(value)}, '[^0-9+]', '', 'g')"
     full = f"regexp_replace({digits}, '^00', '+')"
     if argument is not None:
         code, trunk, pattern = _country(argument)
@@ -96,10 +100,51 @@ _EMAIL = f"lower({_TRIM})"
 
 
 def _gmail(value: str, _argument: Argument) -> str:
-    """Google Ads, "Formatting guidelines for customer match": no dots before @gmail.com and @googlemail.com."""
+    """Data Manager API, "Format user data", and the vendor's own formatter (data-manager-python, format.py).
+
+    Before @gmail.com and @googlemail.com no dots, and nothing from a plus sign on; an address has one `@`,
+    something on both sides of it, and no spaces.
+    """
     mail = _EMAIL.format(x=_text(value))
-    name = f"replace(split_part({mail}, '@', 1), '.', '') || '@' || split_part({mail}, '@', 2)"
-    return f"CASE WHEN regexp_matches({mail}, '^[^@]*@(gmail|googlemail)[.]com$') THEN {name} ELSE {mail} END"
+    name = f"replace(regexp_replace(split_part({mail}, '@', 1), '[+].*$', ''), '.', '')"
+    return (
+        f"CASE WHEN {mail} IS NULL THEN NULL "
+        f"WHEN NOT regexp_matches({mail}, '^[^@]+@[^@]+$') OR regexp_matches({mail}, '{_SPACE}') THEN '' "
+        f"WHEN NOT regexp_matches({mail}, '@(gmail|googlemail)[.]com$') THEN {mail} "
+        f"WHEN {name} = '' THEN '' ELSE {name} || '@' || split_part({mail}, '@', 2) END"
+    )
+
+
+def _phone_plus(value: str, _argument: Argument) -> str:
+    """Data Manager API, "Format user data": E.164. The vendor's formatter puts a plus before whatever digits there
+    are; those that cannot be a number with its country's code are none here."""
+    full = f"'+' || regexp_replace(regexp_replace({_bare(value)}, '[^0-9]', '', 'g'), '^00', '')"
+    return f"regexp_extract({full}, '^[+][1-9][0-9]{{6,14}}$')"
+
+
+_POSTCODE = "([a-z]{1,2}[0-9][a-z0-9]?[0-9])[a-z]{2}"  # of the UK: area, district, sector; and unit
+
+
+def _zip(value: str, _argument: Argument) -> str:
+    """Meta, "Customer File Custom Audiences", hashing and normalization: lower case without spaces, five digits in
+    the US, area, district and sector in the UK."""
+    bare = f"regexp_replace(lower({_text(value)}), '{_SPACE}', '', 'g')"
+    five = f"regexp_replace({bare}, '^([0-9]{{5}})-?[0-9]{{4}}$', '\\1')"
+    return f"regexp_replace({five}, '^{_POSTCODE}$', '\\1')"
+
+
+def _gender(value: str, _argument: Argument) -> str:
+    word = _EMAIL.format(x=_text(value))
+    women, men = "('f', 'female', 'woman', 'girl')", "('m', 'male', 'man', 'boy')"
+    said = f"WHEN {word} IN {women} THEN 'f' WHEN {word} IN {men} THEN 'm'"
+    return f"CASE WHEN {word} IS NULL THEN NULL {said} ELSE '' END"
+
+
+_NAME = (
+    f"regexp_replace(regexp_replace(lower({{x}}), '[\\p{{{{P}}}}]', '', 'g'), '^{_SPACES}+|{_SPACES}+$', '', 'g')"
+)
+_TWO_DIGITS = "regexp_replace(regexp_replace({x}, '[^0-9]', '', 'g'), '^([0-9])$', '0\\1')"
+_COUNTRY = f"regexp_extract(upper({_TRIM}), '^[A-Z]{{{{2}}}}$')"
 
 
 TRANSFORMS: dict[str, NamedTransform] = {
@@ -113,14 +158,30 @@ TRANSFORMS: dict[str, NamedTransform] = {
     "letters": NamedTransform(
         "Keep letters only, in lower case", _plain("regexp_replace(lower({x}), '[^\\p{{L}}]', '', 'g')")
     ),
+    "a_to_z": NamedTransform(
+        "Keep the letters a to z only, in lower case, é as e",
+        _plain("regexp_replace(strip_accents(lower({x})), '[^a-z]', '', 'g')"),
+    ),
     "strip_accents": NamedTransform("Turn é into e", _plain("strip_accents({x})")),
     "email": NamedTransform("An e-mail address: trimmed, in lower case", _plain(_EMAIL)),
-    "gmail": NamedTransform("As `email`, and without dots before @gmail.com", _gmail),
+    "gmail": NamedTransform(
+        "As `email`, and before @gmail.com without dots and what follows a `+`; empty if it is no address", _gmail
+    ),
+    "name": NamedTransform("A person's name: in lower case, without punctuation", _plain(_NAME)),
+    "device_id": NamedTransform("A mobile advertising id: trimmed, in lower case", _plain(_EMAIL)),
     "e164": NamedTransform("A phone number as +61412345678; empty if it is none", _e164, "country", optional=True),
+    "phone_plus": NamedTransform("A phone number's digits after a `+`; empty if they are none", _phone_plus),
     "phone_digits": NamedTransform(
         "Digits of a phone number, without leading zeros",
         _plain("ltrim(regexp_replace({x}, '[^0-9]', '', 'g'), '0')"),
     ),
+    "zip": NamedTransform("A postal code without spaces; in the US its first five digits", _zip),
+    "country_code": NamedTransform("A country as AU; empty if it is not two letters", _plain(_COUNTRY)),
+    "country_lower": NamedTransform(
+        "A country as au; empty if it is not two letters", _plain(f"lower({_COUNTRY})")
+    ),
+    "gender": NamedTransform("`f` or `m`; empty if it is another word", _gender),
+    "two_digits": NamedTransform("A day or a month as two digits", _plain(_TWO_DIGITS)),
     "sha256": NamedTransform(
         "SHA-256 in lower-case hex; null of an empty text", _plain("sha256(nullif({x}, ''))")
     ),
