@@ -89,12 +89,14 @@ class Stage(World):
     call: int = 0
     said: list[str] = field(default_factory=list)  # everything that was told or logged
     _group_of: dict[str, Group] = field(default_factory=dict)
+    _address_of: dict[str, str] = field(default_factory=dict)  # by the form that the object keeps it in
 
     # --- the cohort ---------------------------------------------------------------------------------------
 
     def cohort(self, people: Sequence[str] | range, renamed: Sequence[str] = ()) -> Stage:
         """(Re)make the cohort with these people, numbers or addresses; the `renamed` have another name."""
         addresses = [person(p) if isinstance(p, int) else p for p in people]
+        self._address_of.update({self.stand.kept(address): address for address in addresses})
         new = set(renamed)
         self.warehouse.execute("CREATE OR REPLACE TABLE vips (id BIGINT, email VARCHAR, name VARCHAR)")
         rows = [(n, a, f"{'New' if a in new else 'Old'} {CANARY}") for n, a in enumerate(addresses)]
@@ -238,11 +240,12 @@ class Stage(World):
     # --- what became of it --------------------------------------------------------------------------------
 
     def known(self) -> set[str]:
-        """Whom the ledger's members have."""
+        """Whom the ledger's members have, by address, also where it keeps digests."""
         generation = self.ledger.generation(SYNC)
         column = self.stand.identifier
         select = relation(self.warehouse, folder_of(self.root / "state", SYNC), generation, [column])
-        return {row[0] for row in self.warehouse.execute(f'SELECT "id.{column}" FROM ({select})').fetchall()}
+        rows = self.warehouse.execute(f'SELECT "id.{column}" FROM ({select})').fetchall()
+        return {self._address_of.get(kept, kept) for (kept,) in rows}
 
     def unapplied(self, run: str) -> set[str]:
         """Keys of the records that a run did not see applied, as the ledger has it."""

@@ -6,11 +6,13 @@ Connectors are taken from the registry. One that has no stand of its own here is
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,14 @@ class Stand(ABC):
         config = self.config("http://127.0.0.1:1")
         with offline_client(self.kind, config) as client:
             return self.kind(config, client).objects[self.object]
+
+    def kept(self, address: str) -> str:
+        """An address as members have it: some platforms take digests only."""
+        return hashlib.new(self._hash, address.encode()).hexdigest() if self._hash else address
+
+    @cached_property
+    def _hash(self) -> str | None:
+        return next((f.hash for f in self.spec.fields if f.name == self.identifier), None)
 
     @property
     def mode(self) -> Mode:
