@@ -45,6 +45,7 @@ class TestPinterestContract(ConnectorContract):
     connector = Pinterest
     config: ClassVar[dict[str, Any]] = OPTIONS
     audience = "643"
+    mutants_caught = 0.95
     described = Described(
         "pinterest/v5.json",
         authenticated=lambda request: request.headers.get("authorization", "").startswith("Bearer "),

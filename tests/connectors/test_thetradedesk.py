@@ -59,6 +59,7 @@ class TestTheTradeDeskContract(ConnectorContract):
     connector = TheTradeDesk
     config: ClassVar[dict[str, Any]] = OPTIONS
     audience = "lapsed-buyers"
+    mutants_caught = 0.80
     check_methods = frozenset({"POST"})  # there is nothing to read
     described = Described(
         "thetradedesk/data_api_v0.1.json",
