@@ -1,0 +1,434 @@
+"""Klaviyo: members of a list, and profiles.
+
+Facts and where they come from. *Spec* is Klaviyo's own OpenAPI description (klaviyo/openapi, revision 2026-07-15);
+*guide* is developers.klaviyo.com, "Bulk Import Profiles API"; *filtering* its page "Filtering".
+
+- `POST /api/profile-bulk-import-jobs` creates or updates up to 10,000 profiles, 5 MB in all and 100 KB each, and
+  adds them to a list on the way (spec). Its job is asked for until it is `complete`; those it could not import
+  are listed under `/import-errors`, 100 a page (spec).
+- One malformed profile refuses the whole request with 400; each error points to its profile,
+  `/data/attributes/profiles/data/0/attributes/email` (seen in answers that public integrations keep in their
+  tests; not in the spec). Those are rejected and the others are sent without them.
+- An import error has the profile as it was sent in `original_payload` (spec). Where that does not tell whose it
+  is, its pointer may (from memory, not confirmed).
+- `null` in an import leaves a field as it is (guide). A custom property is cleared by
+  `meta.patch_properties.unset` (spec); a standard field cannot be cleared by an import.
+- `DELETE /api/lists/{id}/relationships/profiles` takes up to 1,000 profile ids, out of the list alone: consent and
+  subscriptions stay (spec). The ids are looked up: `GET /api/profiles` with `filter=any(email,[...])` (filtering).
+- 10 requests a second and 150 a minute for imports, jobs and changes of a list; look-ups may be faster (spec).
+- 429 has `Retry-After` in seconds; other answers `RateLimit-Limit`, `-Remaining` and `-Reset` (Klaviyo's page on
+  rate limits, as quoted elsewhere).
+
+Adding somebody to a list, or importing them, is not consent, and nobody is ever subscribed or unsubscribed here:
+Klaviyo's unsubscribe call, for somebody who is not in the list it names, unsubscribes them from everything (spec).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
+from pydantic import AliasPath, SecretStr, ValidationError
+from pydantic import Field as Option
+
+from sync.errors import ProtocolError, RequestError
+from sync.sdk.answer import Shape, read
+from sync.sdk.auth import Header
+from sync.sdk.connector import Config, Connector
+from sync.sdk.nouns import (
+    Batch,
+    Change,
+    Field,
+    Job,
+    Limits,
+    Member,
+    ObjectSpec,
+    Op,
+    Order,
+    Outcome,
+    Page,
+    Rate,
+    Receipt,
+    Status,
+    Value,
+)
+from sync.sdk.values import dumps, text
+
+__all__ = ["Klaviyo", "KlaviyoConfig"]
+
+_REVISION = "2026-07-15"
+_JSON = "application/vnd.api+json"
+_JOBS, _LISTS, _PROFILES = "/api/profile-bulk-import-jobs", "/api/lists", "/api/profiles"
+_LOOKUP = 50  # identifiers in a look-up: they stand in the address, which must not grow too long
+_TRIES = 3  # imports of one batch, each without the profiles that the one before refused
+_FIRST, _LONGEST = 0.5, 30.0  # seconds between two looks at a job
+_ROW = re.compile(r"/data/attributes/profiles/data/(\d+)(?:/.*)?")
+_NOBODY = "Klaviyo has nobody with these identifiers"
+_STRAYS = "Klaviyo could not import some profiles of this batch and does not say which"
+
+_IDENTIFIERS = (
+    Field("email", identifier=True, normalise="email"),
+    Field("phone_number", identifier=True, normalise="e164", description="As +61412345678."),
+    Field("external_id", identifier=True, description="The id you know the person by."),
+)
+_KINDS = tuple(field.name for field in _IDENTIFIERS)
+_STANDARD = tuple(
+    Field(name) for name in ("first_name", "last_name", "organization", "locale", "title", "image")
+) + tuple(
+    Field(f"location.{name}", "number" if name.endswith("itude") else "string")
+    for name in (
+        "address1",
+        "address2",
+        "city",
+        "region",
+        "zip",
+        "country",
+        "timezone",
+        "latitude",
+        "longitude",
+        "ip",
+    )
+)
+_FIELDS = _IDENTIFIERS + _STANDARD
+_NAMES = frozenset(field.name for field in _STANDARD)
+_RATES = (Rate(10, 1.0), Rate(150, 60.0))
+
+
+class KlaviyoConfig(Config):
+    """One Klaviyo account, reached with a private API key."""
+
+    api_key: SecretStr = Option(
+        description="A private key with the scopes lists:read, lists:write, profiles:read and profiles:write."
+    )
+    base_url: str = Option("https://a.klaviyo.com", description="Where the API is.")
+
+
+class _Id(Shape):
+    id: str = Option(validation_alias=AliasPath("data", "id"), min_length=1, max_length=200)
+
+
+class _Job(_Id):
+    status: Literal["queued", "processing", "complete", "cancelled"] = Option(
+        validation_alias=AliasPath("data", "attributes", "status")
+    )
+    failed: int | None = Option(None, validation_alias=AliasPath("data", "attributes", "failed_count"))
+
+
+class _Error(Shape):
+    detail: str = "Klaviyo gave no reason"
+    pointer: str | None = Option(None, validation_alias=AliasPath("source", "pointer"))
+    payload: dict[str, Any] | None = Option(None, alias="original_payload")
+
+    def row(self, length: int) -> int | None:
+        """The profile it points to, of so many that were sent."""
+        match = _ROW.fullmatch(self.pointer or "")
+        return int(match[1]) if match and int(match[1]) < length else None
+
+
+class _Refusal(Shape):
+    errors: list[_Error] = Option(min_length=1)
+
+
+class _Page(Shape):
+    link: str | None = Option(None, validation_alias=AliasPath("links", "next"))
+
+    @property
+    def next(self) -> str | None:
+        """What the next page is asked for with: only that is taken of the link, never its address."""
+        try:
+            return httpx.URL(self.link).params.get("page[cursor]") if self.link else None
+        except httpx.InvalidURL:
+            raise ProtocolError("Klaviyo's link to the next page is none", self.link or "") from None
+
+
+class _Failure(Shape):
+    error: _Error = Option(alias="attributes")
+
+
+class _Failures(_Page):
+    data: list[_Failure]
+
+
+class _Profile(Shape):
+    id: str = Option(min_length=1)
+    attributes: dict[str, Any] = Option(default_factory=dict)
+
+    @property
+    def identifiers(self) -> dict[str, str]:
+        """Those it has."""
+        return {kind: str(value) for kind in _KINDS if (value := self.attributes.get(kind))}
+
+
+class _Profiles(_Page):
+    data: list[_Profile]
+
+
+class Klaviyo(Connector[KlaviyoConfig]):
+    """Imports profiles, into a list where there is one, and takes them out of it by their ids.
+
+    Fields that Klaviyo does not name are custom properties.
+    """
+
+    name = "klaviyo"
+    title = "Klaviyo"
+    docs = __doc__ or ""
+    config_model = KlaviyoConfig
+    # Removals go first: where an identifier changed, who is removed and who is added can be one profile.
+    objects: Mapping[str, ObjectSpec] = {
+        "list_member": ObjectSpec(
+            name="list_member",
+            title="List member",
+            ops=frozenset(Op),
+            fields=_FIELDS,
+            limits=Limits(batch_size=1000, batch_bytes=4_000_000, concurrency=4, rates=_RATES),
+            order=Order.REMOVALS_FIRST,
+            open_fields=True,
+        ),
+        "profile": ObjectSpec(
+            name="profile",
+            title="Profile",
+            ops=frozenset({Op.ADD, Op.UPDATE}),
+            fields=_FIELDS,
+            limits=Limits(batch_size=10_000, batch_bytes=4_000_000, concurrency=4, rates=_RATES, mixed_ops=True),
+            audience=False,
+            open_fields=True,
+        ),
+    }
+
+    @classmethod
+    def base_url(cls, config: KlaviyoConfig) -> str:
+        """The API's address."""
+        return config.base_url
+
+    @classmethod
+    def auth(cls, config: KlaviyoConfig) -> httpx.Auth:
+        """The private key, in Klaviyo's own scheme (spec, securitySchemes)."""
+        return Header("Authorization", config.api_key, "Klaviyo-API-Key ")
+
+    @classmethod
+    def account(cls, config: KlaviyoConfig) -> str:
+        """The account, told apart by a digest of its key."""
+        digest = hashlib.sha256(config.api_key.get_secret_value().encode()).hexdigest()
+        return f"{config.base_url}#{digest[:12]}"
+
+    def check(self) -> None:
+        """Read one list."""
+        read(_Profiles, self._get(_LISTS, {"page[size]": "1"}))
+
+    def push(self, batch: Batch) -> Outcome:
+        """Import, or remove; raise `RequestError` where the list does not exist."""
+        if batch.changes[0].op is Op.REMOVE:
+            return self._remove(batch)
+        return self._import(batch)
+
+    def poll(self, job: Job, batch: Batch) -> Outcome:
+        """Ask once; whoever a complete job has no import error for is in."""
+        found = read(_Job, self._get(f"{_JOBS}/{quote(job.id, safe='')}"))
+        if found.id != job.id:
+            raise ProtocolError("Klaviyo's answer is about another job than the one that was asked for")
+        if found.status in ("queued", "processing"):
+            polls = int(job.data.get("polls", 0)) + 1
+            return replace(job, data={"polls": polls}, poll_after=min(_LONGEST, _FIRST * 2 ** min(polls, 9)))
+        settled = {receipt.key for receipt in job.settled}
+        rest = [change for change in batch.changes if change.key not in settled]
+        if found.status == "cancelled":
+            return _all(rest, Status.UNKNOWN, "Klaviyo cancelled the import, maybe in the middle of it")
+        errors = [] if found.failed == 0 else self._import_errors(job.id, most=len(rest))
+        return _imported(rest, errors, found.failed)
+
+    def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - only lists are audiences
+        """Make a list; its id."""
+        body = {"type": "list", "attributes": {"name": title}}
+        return read(_Id, self._send("POST", _LISTS, body)).id
+
+    def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - as above
+        """A page of a list's profiles, with the identifiers they have."""
+        params = {"fields[profile]": ",".join(_KINDS), "page[size]": "100"}  # the most there is (spec)
+        params |= {"page[cursor]": after} if after else {}
+        page = read(_Profiles, self._get(f"{_list(audience)}/profiles", params))
+        return Page([Member(profile.identifiers, profile.id) for profile in page.data], page.next)
+
+    def describe(self, object: str) -> Iterable[Field]:  # noqa: ARG002 - both write profiles
+        """The standard fields, and the custom properties of the 100 profiles that changed last.
+
+        Klaviyo has no list of properties.
+        """
+        params = {"fields[profile]": "properties", "page[size]": "100", "sort": "-updated"}
+        kinds: dict[str, set[str]] = {}
+        for profile in read(_Profiles, self._get(_PROFILES, params)).data:
+            for name, value in (profile.attributes.get("properties") or {}).items():
+                if value is not None and not name.startswith("$") and name not in _NAMES:
+                    kinds.setdefault(name, set()).add(_type(value))
+        custom = (Field(name, found.pop() if len(found) == 1 else "json") for name, found in sorted(kinds.items()))
+        return [*_FIELDS, *custom]
+
+    # -- imports
+
+    def _import(self, batch: Batch) -> Outcome:
+        """Start a job for the profiles that Klaviyo takes; those it finds malformed are rejected."""
+        settled: dict[str, Receipt] = {}
+        for _ in range(_TRIES):
+            rest = [change for change in batch.changes if change.key not in settled]
+            if not rest:
+                return list(settled.values())
+            response = self._send("POST", _JOBS, _job(rest, batch.audience), expects={400})
+            if response.status_code != 400:
+                return Job(read(_Job, response).id, {"polls": 0}, tuple(settled.values()), _FIRST)
+            settled |= {receipt.key: receipt for receipt in _malformed(rest, response)}
+        rest = [change for change in batch.changes if change.key not in settled]
+        return [*settled.values(), *_all(rest, Status.DEFERRED, "Klaviyo refused others of the same request")]
+
+    def _import_errors(self, job: str, *, most: int) -> list[_Error]:
+        """Every import error of a job."""
+        errors: list[_Error] = []
+        cursor: str | None = ""
+        for _ in range(most // 100 + 2):
+            params = {"page[size]": "100"} | ({"page[cursor]": cursor} if cursor else {})
+            page = read(_Failures, self._get(f"{_JOBS}/{quote(job, safe='')}/import-errors", params))
+            errors += [one.error for one in page.data]
+            cursor = page.next
+            if cursor is None:
+                return errors
+        raise ProtocolError("Klaviyo lists more import errors than there were profiles")
+
+    # -- removals
+
+    def _remove(self, batch: Batch) -> Outcome:
+        """Look the profiles up and take them out of the list."""
+        ids, several = self._find(batch.changes)
+        if ids:
+            body = [{"type": "profile", "id": id} for id in dict.fromkeys(ids.values())]
+            response = self._send("DELETE", f"{_list(batch.audience)}/relationships/profiles", body, expects={404})
+            if response.status_code == 404:
+                fix = "give the id of one of Klaviyo's lists (not a segment) as `audience`"
+                raise RequestError(f"Klaviyo has no list {batch.audience}", response.text, fix=fix)
+            if response.status_code != 204:
+                raise ProtocolError("Klaviyo's answer to a removal is not the documented 204", response.text)
+        return [
+            Receipt(c.key, Status.DEFERRED, "Klaviyo has several profiles with one of its identifiers")
+            if c.key in several
+            else Receipt(c.key, Status.APPLIED, "" if c.key in ids else _NOBODY, ids.get(c.key))
+            for c in batch.changes
+        ]
+
+    def _find(self, changes: Sequence[Change]) -> tuple[dict[str, str], set[str]]:
+        """Profile ids by change key, and the keys that several profiles fit; the others fit none."""
+        ids: dict[str, str] = {}
+        several: set[str] = set()
+        for kind in _KINDS:
+            rest = [c for c in changes if c.identifiers.get(kind) and c.key not in {*ids, *several}]
+            found = self._look_up(kind, [text(c.identifiers[kind]) for c in rest])
+            for change in rest:
+                fits = found.get(text(change.identifiers[kind]).lower(), [])
+                if len(fits) == 1:
+                    ids[change.key] = fits[0]
+                elif fits:
+                    several.add(change.key)
+        return ids, several
+
+    def _look_up(self, kind: str, values: Sequence[str]) -> dict[str, list[str]]:
+        """Profile ids by one kind of identifier, in lower case."""
+        found: dict[str, list[str]] = {}
+        for start in range(0, len(values), _LOOKUP):
+            wanted = json.dumps(values[start : start + _LOOKUP], ensure_ascii=False, separators=(",", ":"))
+            params = {"filter": f"any({kind},{wanted})", "fields[profile]": ",".join(_KINDS), "page[size]": "100"}
+            page = read(_Profiles, self._get(_PROFILES, params))
+            if page.next:
+                raise ProtocolError(f"Klaviyo has more than 100 profiles for {_LOOKUP} values of {kind}")
+            for profile in page.data:
+                found.setdefault(profile.identifiers.get(kind, "").lower(), []).append(profile.id)
+        return found
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
+        return self.http.get(path, params=params, headers={"revision": _REVISION, "accept": _JSON})
+
+    def _send(self, method: str, path: str, data: Value, expects: Iterable[int] = ()) -> httpx.Response:
+        headers = {"revision": _REVISION, "accept": _JSON, "content-type": _JSON}
+        extensions = {"expects": frozenset(expects)}
+        return self.http.request(
+            method, path, content=dumps({"data": data}), headers=headers, extensions=extensions
+        )
+
+
+def _all(changes: Sequence[Change], status: Status, why: str) -> list[Receipt]:
+    return [Receipt(change.key, status, why) for change in changes]
+
+
+def _list(audience: str | None) -> str:
+    return f"{_LISTS}/{quote(audience or '', safe='')}"
+
+
+def _type(value: Value) -> str:
+    """The type of a custom property, as a `Field` has it."""
+    kinds = ((bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "json")
+
+
+def _job(changes: Sequence[Change], audience: str | None) -> dict[str, Value]:
+    """The body of an import."""
+    job: dict[str, Value] = {
+        "type": "profile-bulk-import-job",
+        "attributes": {"profiles": {"data": [_profile(change) for change in changes]}},
+    }
+    if audience:
+        job["relationships"] = {"lists": {"data": [{"type": "list", "id": audience}]}}
+    return job
+
+
+def _profile(change: Change) -> dict[str, Value]:
+    """A profile as imports take it; custom properties without a value are unset."""
+    given = {kind: text(value) for kind, value in change.identifiers.items() if value is not None}
+    standard = {k: v for k, v in change.fields.items() if k in _NAMES and v is not None}
+    custom = {k: v for k, v in change.fields.items() if k not in _NAMES}
+    attributes: dict[str, Value] = given | {k: text(v) for k, v in standard.items() if "." not in k}
+    if location := {k.partition(".")[2]: v for k, v in standard.items() if "." in k}:
+        attributes["location"] = {k: v if k.endswith("itude") else text(v) for k, v in location.items()}
+    if properties := {k: v for k, v in custom.items() if v is not None}:
+        attributes["properties"] = properties
+    profile: dict[str, Value] = {"type": "profile", "attributes": attributes}
+    if cleared := [k for k, v in custom.items() if v is None]:
+        profile["meta"] = {"patch_properties": {"unset": cleared}}
+    return profile
+
+
+def _malformed(changes: Sequence[Change], response: httpx.Response) -> list[Receipt]:
+    """Rejections of the profiles that a 400 points to. Raises `RequestError` where it is about anything else."""
+    try:
+        errors = _Refusal.model_validate_json(response.content).errors
+    except ValidationError:
+        errors = []
+    rows = [(error.row(len(changes)), error.detail) for error in errors]
+    if not rows or any(row is None for row, _ in rows):
+        fix = "give the id of one of Klaviyo's lists (not a segment) as `audience`, if that is what it refuses"
+        raise RequestError("Klaviyo refused the import as a whole", response.text, fix=fix)
+    return [Receipt(changes[row].key, Status.REJECTED, why) for row, why in rows if row is not None]
+
+
+def _imported(changes: Sequence[Change], errors: Sequence[_Error], failed: int | None) -> list[Receipt]:
+    """The receipts of a complete job. Where an error may be anybody's, nobody is in for certain."""
+    keys = {(k, text(v).lower()): c.key for c in changes for k, v in c.identifiers.items() if v is not None}
+    owners = [_owner(error, changes, keys) for error in errors]
+    refused = {key: error.detail for key, error in zip(owners, errors, strict=True) if key}
+    clear = None not in owners and failed in (None, len(refused))
+    rest = (Status.APPLIED, "") if clear else (Status.UNKNOWN, _STRAYS)
+    return [
+        Receipt(c.key, Status.REJECTED, refused[c.key]) if c.key in refused else Receipt(c.key, *rest)
+        for c in changes
+    ]
+
+
+def _owner(error: _Error, changes: Sequence[Change], keys: Mapping[tuple[str, str], str]) -> str | None:
+    """The key of the change that an import error is about."""
+    sent = error.payload or {}
+    sent = sent["attributes"] if isinstance(sent.get("attributes"), dict) else sent
+    found = {keys[name] for kind in _KINDS if (name := (kind, str(sent.get(kind)).lower())) in keys}
+    if found:
+        return found.pop() if len(found) == 1 else None
+    row = error.row(len(changes))
+    return None if row is None else changes[row].key
