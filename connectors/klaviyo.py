@@ -336,13 +336,15 @@ class Klaviyo(Connector[KlaviyoConfig]):
         """Profile ids by one kind of identifier, in lower case."""
         found: dict[str, list[str]] = {}
         for start in range(0, len(values), _LOOKUP):
-            wanted = json.dumps(values[start : start + _LOOKUP], ensure_ascii=False, separators=(",", ":"))
+            asked = values[start : start + _LOOKUP]
+            wanted = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
             params = {"filter": f"any({kind},{wanted})", "fields[profile]": ",".join(_KINDS), "page[size]": "100"}
             page = read(_Profiles, self._get(_PROFILES, params))
-            if page.next:
-                raise ProtocolError(f"Klaviyo has more than 100 profiles for {_LOOKUP} values of {kind}")
-            for profile in page.data:
-                found.setdefault(profile.identifiers.get(kind, "").lower(), []).append(profile.id)
+            answered = [(profile.identifiers.get(kind, "").lower(), profile.id) for profile in page.data]
+            if page.next or not {value.lower() for value in asked} >= {value for value, _ in answered}:
+                raise ProtocolError(f"Klaviyo names profiles whose {kind} was not asked for, or too many")
+            for value, id in answered:
+                found.setdefault(value, []).append(id)
         return found
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 from sync.logging import hide_secrets
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
@@ -80,8 +81,8 @@ def the_same_for_all(row: BatchRow, batch: Batch, status: Status, reason: str) -
 def discreet(outcomes: Outcomes, row: BatchRow, batch: Batch, private: frozenset[str]) -> Outcomes:
     """The outcomes with reasons that may be kept: no secret of ours, and none of the record's private values.
 
-    Destinations quote what they were sent, at any length. `private` names the identifiers and fields that are
-    personal data. What a terminal would obey becomes a space.
+    Destinations quote what they were sent, at any length, the addresses of requests included. `private` names the
+    identifiers and fields that are personal data. What a terminal would obey becomes a space.
     """
     if not outcomes.exceptions:
         return outcomes
@@ -91,7 +92,7 @@ def discreet(outcomes: Outcomes, row: BatchRow, batch: Batch, private: frozenset
         for name in private:
             value = change.identifiers.get(name, change.fields.get(name))
             if isinstance(value, str) and len(value) > 1:
-                reason = reason.replace(value, _HIDDEN)
+                reason = reason.replace(value, _HIDDEN).replace(quote(value, "", errors="replace"), _HIDDEN)
         return _plain(hide_secrets(reason)[:_KEPT])
 
     exceptions = [(n, key, op, status, kept(n, reason)) for n, key, op, status, reason in outcomes.exceptions]

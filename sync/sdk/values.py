@@ -41,14 +41,14 @@ def text(value: Value) -> str:
     return dumps(value).decode() if isinstance(value, dict | list | tuple) else str(value)
 
 
-_EMAIL = re.compile(r"([\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]{0,64}@([\w-]+(?:\.[\w-]+)+)")
+_EMAIL = re.compile(r"([\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]{0,64}(?:@|%40)([\w-]+(?:\.[\w-]+)+)")
 _DIGITS = re.compile(r"\+?\d(?:[ ().-]{0,2}\d){5,}")
 _HEX = re.compile(r"\b(?=\w*[a-fA-F])[0-9a-fA-F]{16,}\b")
 
 
 def mask(evidence: str) -> str:
-    """Text fit to be shown: e-mail addresses as `a•••@acme.example`, telephone numbers and other runs of six
-    digits or more as `•••42`, digests and tokens in hex as `•••`."""
+    """Text fit to be shown: e-mail addresses (also as they stand in a URL) as `a•••@acme.example`, telephone
+    numbers and other runs of six digits or more as `•••42`, digests and tokens in hex as `•••`."""
     evidence = _EMAIL.sub(r"\1•••@\2", evidence)
     evidence = _HEX.sub("•••", evidence)
     return _DIGITS.sub(lambda match: f"•••{match[0][-2:]}", evidence)

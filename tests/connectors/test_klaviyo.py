@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -17,17 +18,49 @@ from sync.testing import samples
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.klaviyo import FakeKlaviyo, ready
 from sync.testing.fakes.server import serve
+from sync.testing.openapi import Described
 
 KEY = "pk_0123456789abcdef"
+
+
+def revised(request: httpx.Request) -> Iterator[str]:
+    """The header is required and has a default (description), so that its absence is not noticed."""
+    if request.headers.get("revision") != "2026-07-15":
+        yield "the revision header is not that of the description"
+
+
+def identified(request: httpx.Request) -> Iterator[str]:
+    """Every profile needs an identifier (answers to `POST /api/profiles` and imports without one)."""
+    if request.method == "POST" and request.url.path == "/api/profile-bulk-import-jobs":
+        rows = json.loads(request.content)["data"]["attributes"]["profiles"]["data"]
+        if not all(row["attributes"].keys() & {"email", "phone_number", "external_id"} for row in rows):
+            yield "a profile has no identifier"
+
+
+def capped(request: httpx.Request) -> Iterator[str]:
+    """What operations take at most (the text of each in the description)."""
+    if request.method == "GET":
+        return
+    body = json.loads(request.content)["data"]
+    if request.url.path.endswith("/relationships/profiles") and not 1 <= len(body) <= 1000:
+        yield "between one and a thousand profiles are removed at once"
+    rows = body["attributes"]["profiles"]["data"] if request.url.path.endswith("import-jobs") else [None]
+    if not 1 <= len(rows) <= 10_000:
+        yield "an import has between one and ten thousand profiles"
 
 
 class TestKlaviyoContract(ConnectorContract):
     connector = Klaviyo
     config: ClassVar[dict[str, Any]] = {"api_key": KEY}
     audience = "LST001"
+    described = Described(
+        "klaviyo/klaviyo_2026-07-15.json",
+        authenticated=lambda request: request.headers.get("authorization") == f"Klaviyo-API-Key {KEY}",
+        rules=(revised, identified, capped),
+    )
 
     def begin(self) -> None:
-        self.fake = FakeKlaviyo(KEY)
+        self.fake = FakeKlaviyo(KEY, slow=0)  # the engine waits for jobs in earnest
         self.fake.add_list("Lapsed buyers")
 
     def answer(self, request: httpx.Request) -> httpx.Response:
@@ -361,6 +394,16 @@ def test_a_removal_that_is_answered_with_something_else_than_204_is_unclear(fake
         return fake(request) if request.method != "DELETE" else httpx.Response(200, json={"data": []})
 
     with connect(chatty) as connector, pytest.raises(ProtocolError, match="204"):
+        push(connector, "list_member", change("ada", Op.REMOVE))
+
+
+def test_a_look_up_that_names_somebody_else_is_not_believed(fake: FakeKlaviyo) -> None:
+    fake.lists["LST001"] = {fake.add_profile(email="ada@example.com")}
+
+    def confused(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=fake(request).content.replace(b"ada@", b"eve@"))
+
+    with connect(confused) as connector, pytest.raises(ProtocolError, match="not asked for"):
         push(connector, "list_member", change("ada", Op.REMOVE))
 
 

@@ -55,6 +55,7 @@ def test_only_a_json_object_counts_as_one(content: bytes, expected: Any) -> None
     ("evidence", "shown"),
     [
         ("bad address ana.lopez+x@mail.acme.example!", "bad address a•••@mail.acme.example!"),
+        ("/people?email=ana%2Bx%40mail.acme.example&page=1", "/•••@mail.acme.example&page=1"),
         ("phone +61 412 345 678 is taken", "phone •••78 is taken"),
         ("(02) 9999-1234", "(•••34"),
         ("card 4111111111111111", "card •••11"),

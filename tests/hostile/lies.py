@@ -19,6 +19,7 @@ from tests.hostile.server import Lie, Peer
 HUBSPOT = frozenset({"hubspot contact", "hubspot list_member"})
 WEBHOOK, CUSTOMERIO = "webhook record", "customerio segment_member"
 PINTEREST, DESK = "pinterest customer_list_member", "thetradedesk segment_member"
+JOBS = frozenset({"klaviyo list_member", "klaviyo profile"})  # a push is answered with the number of a job
 EVERYBODY = frozenset({"*"})
 _ELSEWHERE = "http://elsewhere.example:9/away"
 _LOGIN = "<!doctype html><html><body><form action=/login>Welcome back, please log in</form></body></html>"
@@ -248,6 +249,9 @@ def _bent(bend: Callable[[Any], Any]) -> Lie:
 
     def lie(peer: Peer) -> None:
         honest = peer.honest
+        if not honest.content:  # a 204: there is nothing to bend
+            peer.be_honest()
+            return
         peer.answer(honest.status_code, json.dumps(bend(json.loads(honest.content))), _JSON)
 
     return lie
@@ -293,7 +297,7 @@ def _other(entry: Any) -> Any:
 
 def _bent_ones() -> Iterator[Told]:
     # Their answers name nobody, or only those who were refused: there is nothing to bend.
-    plain = frozenset({CUSTOMERIO, PINTEREST, DESK})
+    plain = JOBS | {CUSTOMERIO, PINTEREST, DESK}
     no_names = plain | {WEBHOOK}  # an answer that names nobody
     every = {
         "leaves one record out": (_bent(lambda a: _lists(a, lambda e: e[:-1])), plain),

@@ -162,3 +162,17 @@ def test_a_secret_where_a_reason_is_cut_is_not_kept_in_part() -> None:
     ).exceptions
 
     assert "canary" not in reason
+
+
+def test_a_persons_address_is_hidden_as_it_stands_in_the_address_of_a_request() -> None:
+    change = replace(BATCH.changes[0], identifiers={"email": "ana+x@acme.example"}, fields={"odd": "\ud800"})
+    said = "no such thing: GET /people?filter=any(email%2C%5B%22ana%2Bx%40acme.example%22%5D)"
+
+    ((*_, reason),) = discreet(
+        the_same_for_all(ROW, replace(BATCH, changes=[change]), Status.REJECTED, said),
+        ROW,
+        replace(BATCH, changes=[change]),
+        frozenset({"email", "odd"}),
+    ).exceptions
+
+    assert reason == "no such thing: GET /people?filter=any(email%2C%5B%22•••%22%5D)"

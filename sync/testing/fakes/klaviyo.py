@@ -137,7 +137,7 @@ class FakeKlaviyo(Fake):
         (id,) = asked.parts
         if id not in self.lists:
             return _error(404, "not_found", f"A list with id {id} does not exist.")
-        people = [self._shown(one, asked) for one in sorted(self.lists[id])]
+        people = [self._shown(one, asked, joined_group_at=_MOMENT) for one in sorted(self.lists[id])]
         return _page(f"/api/lists/{id}/profiles", people, int(asked.params.get("page[size]", "20")), asked)
 
     def _remove(self, asked: Asked) -> httpx.Response:
@@ -168,9 +168,9 @@ class FakeKlaviyo(Fake):
             ids = sorted({id for value in values for id in self.ids(match[1], value)})
         return _page("/api/profiles", [self._shown(id, asked) for id in ids], size, asked)
 
-    def _shown(self, id: str, asked: Asked) -> Json:
+    def _shown(self, id: str, asked: Asked, **more: str) -> Json:
         wanted = asked.params.get("fields[profile]", "").split(",")
-        attributes = {k: v for k, v in self.profiles[id].items() if wanted == [""] or k in wanted}
+        attributes = {k: v for k, v in self.profiles[id].items() if wanted == [""] or k in wanted} | more
         return {"type": "profile", "id": id, "attributes": attributes, "links": _links(f"/api/profiles/{id}")}
 
     def _write(self, id: str, attributes: Mapping[str, Any]) -> None:
