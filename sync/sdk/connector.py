@@ -44,7 +44,8 @@ class Connector(ABC, Generic[C]):
     unavailable: ClassVar[frozenset[int]] = frozenset()
     """4xx statuses that mean "try the same again" here (409 for a concurrent change, say)."""
     plain_success: ClassVar[frozenset[str]] = frozenset()
-    """Bodies of a 200 that say next to nothing and that this platform documents as success: `empty`, `{}`."""
+    """Bodies of a 200 that say next to nothing and that this platform documents: `empty` or `{}` as success, `[]`
+    as an audience with nobody in it."""
 
     def __init__(self, config: C, http: httpx.Client) -> None:
         self.config = config

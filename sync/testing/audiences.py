@@ -35,6 +35,8 @@ def read_back(case: Case) -> None:
 def nonsense_page(case: Case) -> None:
     """An audience that looks empty would look as if everybody had to be put back."""
     for name, response in NONSENSE.items():
+        if name in case.connector.plain_success:
+            continue
         reads = _reading(case, case.connect(case.wire(always(response))))
         try:
             _members(reads, case.batch(Op.ADD))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tomlkit
 from hypothesis import given
+from hypothesis import strategies as st
 
 from sync.codes import catalog
 from sync.errors import ProjectError
@@ -18,8 +20,12 @@ from tests.examples import examples
 from tests.figures import Figures
 from tests.fuzz.documents import mutated_data, mutated_text
 
-TEXT = (files("connectors.manifests") / "customerio.toml").read_text(encoding="utf-8")
-SEED: Any = tomllib.loads(TEXT)
+SHAPES = Path(__file__).parent.parent / "connectors" / "shapes"
+TEXTS = [
+    (files("connectors.manifests") / "customerio.toml").read_text(encoding="utf-8"),
+    *(path.read_text() for path in sorted(SHAPES.glob("*.toml"))),
+]
+SEEDS: list[Any] = [tomllib.loads(text) for text in TEXTS]
 SNIPPETS = [
     "[",
     "]",
@@ -52,7 +58,7 @@ def _try(text: str, figures: Figures) -> None:
     assert set(said) == {(True, "acme.toml", True)}
 
 
-@given(mutated_data(SEED))
+@given(st.sampled_from(SEEDS).flatmap(mutated_data))
 @examples(100)
 def test_a_manifest_with_a_few_values_changed(figures: Figures, data: Any) -> None:
     try:
@@ -63,7 +69,7 @@ def test_a_manifest_with_a_few_values_changed(figures: Figures, data: Any) -> No
     _try(text, figures)
 
 
-@given(mutated_text(TEXT, SNIPPETS))
+@given(st.sampled_from(TEXTS).flatmap(lambda text: mutated_text(text, SNIPPETS)))
 @examples(60)
 def test_a_manifest_with_a_few_characters_changed(figures: Figures, raw: bytes) -> None:
     _try(raw.decode(errors="replace"), figures)

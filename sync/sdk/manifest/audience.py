@@ -143,16 +143,18 @@ def page(spec: ReadMembers, after: str | None, send: Send) -> Page:
 
 
 def _member(spec: ReadMembers, entry: Any, response: httpx.Response) -> Member:
-    identifiers = {name: found for name, path in spec.identifiers.items() if (found := _scalar(entry, path))}
+    found = {name: _scalar(entry, path) for name, path in spec.identifiers.items()}
+    identifiers = {name: value for name, value in found.items() if value is not None}
     id = _scalar(entry, spec.id) if spec.id else None
-    if (spec.id and not id) or (not spec.id and not identifiers):
+    if id is None and (spec.id or not identifiers):
         raise unproven(spec.list, response)
-    return Member(identifiers, text(id) if id else None)
+    return Member(identifiers, None if id is None else text(id))
 
 
 def _scalar(entry: Any, path: str) -> str | int | None:
+    """A text that is not empty, or a number."""
     found = dig(entry, path)
-    return found if isinstance(found, str | int) and not isinstance(found, bool) else None
+    return found if isinstance(found, str | int) and not isinstance(found, bool) and found != "" else None
 
 
 def _next(

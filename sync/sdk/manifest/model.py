@@ -132,20 +132,19 @@ class Action(Carrier):
 
 class ObjectManifest(Strict):
     """A kind of thing the connector writes. Its ops are those that have an action; the action `upsert` is for
-    additions and updates."""
+    additions and updates, and `replace`, alone, sends the whole audience whenever anything in it changes."""
 
     title: str
     audience: bool = True
     idempotent: bool = True
     open_fields: bool = False
-    delivery: nouns.Delivery = nouns.Delivery.DELTA
     irreversible: tuple[Op, ...] = ()
     order: nouns.Order = nouns.Order.REMOVALS_LAST
     fields: tuple[FieldSpec, ...] = ()
     limits: LimitsSpec = LimitsSpec()
     lookup: Lookup | None = None
     lookups: Mapping[Op, Lookup] = {}  # where an op needs another one
-    actions: Mapping[Literal["add", "update", "remove", "upsert"], Action] = {}
+    actions: Mapping[Literal["add", "update", "remove", "upsert", "replace"], Action] = {}
     mixed: Action | None = None
     create: Create | None = None
     members: ReadMembers | None = None
@@ -156,13 +155,20 @@ class ObjectManifest(Strict):
         """The permitted ops."""
         if self.mixed is not None:
             return self.mixed.ops
+        if self.whole:
+            return frozenset(Op)
         both = {Op.ADD, Op.UPDATE} if "upsert" in self.actions else set()
         return frozenset(Op(name) for name in self.actions if name != "upsert") | both
 
+    @property
+    def whole(self) -> bool:
+        """Is the audience always sent whole."""
+        return "replace" in self.actions
+
     def action(self, op: Op) -> Action:
         """The request that carries an op."""
-        if self.mixed is not None:
-            return self.mixed
+        if self.mixed is not None or self.whole:
+            return self.mixed or self.actions["replace"]
         return self.actions[op.value] if op.value in self.actions else self.actions["upsert"]
 
     def lookup_for(self, op: Op) -> Lookup | None:
@@ -179,13 +185,14 @@ class ObjectManifest(Strict):
             title=self.title,
             ops=self.ops,
             fields=tuple(nouns.Field(**f.model_dump()) for f in self.fields),
-            limits=nouns.Limits(**limits, mixed_ops=self.mixed is not None),
-            delivery=self.delivery,
+            limits=nouns.Limits(**limits, mixed_ops=self.mixed is not None or self.whole),
+            delivery=nouns.Delivery.SNAPSHOT if self.whole else nouns.Delivery.DELTA,
             audience=self.audience,
             idempotent=self.idempotent,
             irreversible=frozenset(self.irreversible),
             order=self.order,
             open_fields=self.open_fields,
+            readable=self.members is not None,
         )
 
     def requests(self) -> Iterator[tuple[str, Action]]:
@@ -212,11 +219,12 @@ class ObjectManifest(Strict):
         both = "upsert" in self.actions and bool({"add", "update"} & set(self.actions))
         yield both, "`actions.upsert` is for additions and updates: leave `add` and `update` out"
         yield not self.audience and self.create is not None, "`create` makes an audience, and the object has none"
-        if self.delivery is nouns.Delivery.SNAPSHOT:
-            yield (
-                set(self.actions) != {"add"},
-                "a snapshot is sent by `actions.add` alone: it is the whole audience",
-            )
+        if self.whole:
+            yield len(self.actions) > 1, "`actions.replace` is the whole audience: leave the other actions out"
+            yield self.lookup is not None or bool(self.lookups), "`actions.replace` takes no `lookup`"
+            answer = self.actions["replace"].answer
+            yield not isinstance(answer, Silent | Code), "a whole audience is taken or not: silent, or a code"
+            yield self.actions["replace"].per == "record", "`actions.replace` is one request: `per` batch"
         for place, action in self.requests():
             yield from self._of_action(place, action)
 
@@ -244,7 +252,7 @@ class Manifest(Strict):
     codes: Codes | None = None
     reason: str = ""  # where the body of a refusal says why
     unavailable: tuple[int, ...] = ()
-    plain_success: tuple[Literal["empty", "{}"], ...] = ()
+    plain_success: tuple[Literal["empty", "{}", "[]"], ...] = ()
     objects: Mapping[str, ObjectManifest] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -265,6 +273,11 @@ class Manifest(Strict):
         for name, one in self.objects.items():
             where = f"objects.{name}"
             yield from (f"{where}: {message}" for found, message in one.mistakes() if found)
+            if one.members is not None and not one.members.list and "[]" not in self.plain_success:
+                yield (
+                    f"{where}.members: the body itself is the list, so an empty one has to be an answer: "
+                    'set `plain_success = ["[]"]`, or name the `list`'
+                )
             yield from _of_object(where, one, options)
 
     def _own(self, name: str) -> set[str]:

@@ -34,10 +34,12 @@ from sync.sdk.manifest.request import (
     build,
     by_op,
     content_of,
+    filled_headers,
     in_path,
     of_change,
     parameters,
     record_of,
+    unfit,
 )
 from sync.sdk.manifest.text import dig, fill, is_one_of, put, render
 from sync.sdk.nouns import Batch, Change, Job, ObjectSpec, Op, Outcome, Page, Receipt, Status, Value
@@ -104,9 +106,15 @@ class ManifestConnector(Connector[Config]):
         op = batch.changes[0].op
         action, search = spec.action(op), spec.lookup_for(op)
         changes, settled = self._found(search, batch) if search else (list(batch.changes), {})
+        if not spec.whole:
+            settled |= unfit(action, changes, self._of_batch(batch))
+            changes = [change for change in changes if change.key not in settled]
         if not changes:
             return [settled[change.key] for change in batch.changes]
-        if action.per == "record":
+        if spec.whole:
+            response = self._send(action, batch, [c for c in changes if c.op is not Op.REMOVE])
+            receipts = read(action.answer, self.manifest.plain_success, changes, response)
+        elif action.per == "record":
             receipts = [self._send_one(action, batch, change) for change in changes]
         else:
             response = self._send(action, batch, changes)
@@ -117,7 +125,15 @@ class ManifestConnector(Connector[Config]):
         return _in_order(batch, changes, receipts, settled)
 
     def _found(self, search: lookup.Lookup, batch: Batch) -> lookup.Found:
-        return lookup.find(search, batch.changes, lambda call, part: self._send(call, batch, part))
+        bad = unfit(search, batch.changes, self._of_batch(batch))
+        asked = [change for change in batch.changes if change.key not in bad]
+        changes, settled = lookup.find(search, asked, lambda call, part: self._send(call, batch, part))
+        return changes, settled | bad
+
+    def _of_batch(self, batch: Batch) -> dict[str, Value]:
+        """What placeholders may say of a batch."""
+        of_it = {"audience": batch.audience or "", "batch_id": batch.id, "op": batch.changes[0].op.value}
+        return self._known | of_it
 
     def _send_one(self, action: Action, batch: Batch, change: Change) -> Receipt:
         """A refusal speaks for this record alone; anything else stops the batch."""
@@ -135,10 +151,14 @@ class ManifestConnector(Connector[Config]):
 
     def request(self, carrier: Carrier, batch: Batch, changes: Sequence[Change]) -> httpx.Request:
         """The request for these changes: all of the batch, or one record."""
-        known = self._known | {"audience": batch.audience or "", "batch_id": batch.id, "op": changes[0].op.value}
+        known = self._known | {
+            "audience": batch.audience or "",
+            "batch_id": batch.id,
+            "op": batch.changes[0].op.value,
+        }
         expects = {*getattr(carrier, "absent", ())}
         if isinstance(carrier, Action):
-            expects |= {*carrier.answer.statuses, *_as_good_as_done(carrier, changes[0].op)}
+            expects |= {*carrier.answer.statuses, *_as_good_as_done(carrier, batch.changes[0].op)}
         of_one = of_change(changes[0], known) if carrier.per == "record" else known
         return build(
             self.http,
@@ -163,11 +183,16 @@ class ManifestConnector(Connector[Config]):
         known: Mapping[str, Value],
         query: Mapping[str, str] | None = None,
         address: str | None = None,
+        expects: frozenset[int] = frozenset(),
     ) -> httpx.Response:
-        request = build(
-            self.http, call, known, headers=self.manifest.headers, more=list((query or {}).items())
-        ) if address is None else self.http.build_request(call.method, address)  # fmt: skip
-        request.extensions.setdefault("expects", frozenset(call.statuses))
+        """The answer to a request without members; `address`, from an answer, stands for the path."""
+        if address is None:
+            more = list((query or {}).items())
+            request = build(self.http, call, known, headers=self.manifest.headers, more=more, expects=expects)
+        else:
+            headers = filled_headers({**self.manifest.headers, **call.headers}, known)
+            extensions = {"expects": expects | frozenset(call.statuses)}
+            request = self.http.build_request(call.method, address, headers=headers, extensions=extensions)
         return self._answered(request)
 
     def _answered(self, request: httpx.Request) -> httpx.Response:

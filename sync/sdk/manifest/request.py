@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
+from urllib.parse import quote
 
 import httpx
 from pydantic import Field, JsonValue
@@ -13,7 +14,7 @@ from pydantic import Field, JsonValue
 from sync.errors import RequestError
 from sync.sdk.manifest.auth import Strict
 from sync.sdk.manifest.text import ABSENT, fill, placeholders, put, render, segment
-from sync.sdk.nouns import Change, Op, Value
+from sync.sdk.nouns import Change, Op, Receipt, Status, Value
 from sync.sdk.values import dumps, text
 
 __all__ = [
@@ -270,7 +271,7 @@ def build(
         content = (_encoded(_flat(constants)), _KINDS["form"]) if form else _constants(constants)
     body, kind = content
     own = httpx.Headers({"Content-Type": kind} if kind else {})
-    own.update({name: fill(value, known) for name, value in {**headers, **call.headers}.items()})
+    own.update(filled_headers({**headers, **call.headers}, known))
     query = [(name, fill(value, known)) for name, value in call.query.items()]
     return http.build_request(
         call.method,
@@ -280,6 +281,30 @@ def build(
         content=body,
         extensions={"expects": expects | frozenset(call.statuses)},
     )
+
+
+def filled_headers(headers: Mapping[str, str], known: Known) -> dict[str, str]:
+    """Headers with their placeholders filled; what no header can hold is percent-encoded."""
+    return {name: quote(fill(value, known), safe=_HEADER) for name, value in headers.items()}
+
+
+_HEADER = "".join(chr(code) for code in range(0x20, 0x7F))
+
+
+def unfit(carrier: Carrier, changes: Sequence[Change], known: Known) -> dict[str, Receipt]:
+    """Rejections of those whose record cannot be made: they lack the one value that is sent, say."""
+    if carrier.value == "" and carrier.record is None and not getattr(carrier, "records", None):
+        return {}
+    flat = carrier.per == "batch" and carrier.place in ("form", "query", "path") and carrier.style == "joined"
+    found: dict[str, Receipt] = {}
+    for change in changes:
+        try:
+            made = record_of(carrier, change, known, getattr(carrier, "records", {}).get(change.op))
+            if flat:
+                joined(carrier, [made])
+        except RequestError as exc:
+            found[change.key] = Receipt(change.key, Status.REJECTED, exc.message)
+    return found
 
 
 def parameters(carrier: Carrier, changes: Sequence[Change], known: Known) -> list[tuple[str, str]]:
