@@ -36,6 +36,10 @@ lint:
 bench *args:
     uv run --group dev python -m benchmarks {{ args }}
 
+# docs/connectors.md: what each connector takes, and what its tests found
+connectors:
+    uv run --group dev python -m sync.testing.table --figures
+
 # see it work
 demo:
     uv run headgate demo

@@ -54,7 +54,8 @@ def require(condition: object, message: str) -> None:
 class Case:
     """One contract, one object. `folder` is empty and belongs to this check alone.
 
-    `violations`: how requests, and the contract's own answers, differ from what the vendor describes.
+    `violations`: how requests, and the contract's own answers, differ from what the vendor describes. `statuses`:
+    of the receipts seen.
     """
 
     contract: ConnectorContract
@@ -63,6 +64,7 @@ class Case:
     config: Config = field(init=False)
     spec: ObjectSpec = field(init=False)
     violations: list[str] = field(default_factory=list)
+    statuses: set[Status] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._described = self.contract.judges
@@ -155,6 +157,7 @@ class Case:
         sent = sorted(change.key for change in batch.changes)
         strays = [r for r in receipts if not _is_receipt(r)]
         require(not strays, f"push answered something that is not a Receipt with a Status: {strays[:1]!r}")
+        self.statuses |= {receipt.status for receipt in receipts}
         got = sorted(receipt.key for receipt in receipts)
         require(
             sent == got,

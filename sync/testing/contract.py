@@ -38,6 +38,10 @@ __all__ = ["ConnectorContract", "Result", "contract_for", "run"]
 _ = (declared, receipts, answers, audiences)  # importing them registers their checks
 
 
+Note = Callable[[str, object], None]
+"""pytest's `record_property`: what the table of connectors is made of."""
+
+
 class ConnectorContract:
     """What the kit has to know about a connector. An instance serves one check, so a stateful fake is fresh.
 
@@ -54,7 +58,7 @@ class ConnectorContract:
     check_methods: ClassVar[frozenset[str]] = frozenset()
     """HTTP methods `check()` may use beside GET, HEAD and OPTIONS."""
     described: ClassVar[Described | None] = None
-    test_request_mutants: ClassVar[Callable[[ConnectorContract], None]]
+    test_request_mutants: ClassVar[Callable[..., None]]
     mutants_caught: ClassVar[float] = 0.7
     """The share of deliberately broken requests that `described` has to catch (`sync.testing.mutants`)."""
 
@@ -115,14 +119,20 @@ class ConnectorContract:
             names = [f"{object}: {check.sentence}" if object else check.sentence for check, object in cases]
             metafunc.parametrize(("contract_check", "contract_object"), cases, ids=names)
 
-    def test_contract(self, contract_check: Check, contract_object: str, tmp_path: Path) -> None:
+    def test_contract(
+        self, contract_check: Check, contract_object: str, tmp_path: Path, record_property: Note
+    ) -> None:
         """The connector keeps its promise."""
         import pytest
 
+        case = Case(type(self)(), contract_object, tmp_path)
+        record_property("connector", self.connector.name)
         try:
-            _run(contract_check, Case(type(self)(), contract_object, tmp_path))
+            _run(contract_check, case)
         except NotApplicable as exc:
             pytest.skip(str(exc))
+        if contract_check.run is receipts.one_receipt_a_change:
+            record_property("statuses", " ".join(case.statuses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,7 @@ def _cases(contract: type[ConnectorContract]) -> Iterator[tuple[Check, str]]:
         yield from ((check, object) for object in (objects if check.per_object else [""]))
 
 
-def _test_request_mutants(self: ConnectorContract) -> None:
+def _test_request_mutants(self: ConnectorContract, record_property: Note) -> None:
     """Enough deliberately broken requests are caught by the vendor's description and the author's rules."""
     import pytest
 
@@ -181,6 +191,8 @@ def _test_request_mutants(self: ConnectorContract) -> None:
     from sync.testing.mutants import judge
 
     verdict = judge(type(self))
+    for name, value in {"connector": self.connector.name, "made": verdict.made, "caught": verdict.share}.items():
+        record_property(name, value)
     said = f"{verdict.share:.1%} of {verdict.made} broken requests are caught, not {self.mutants_caught:.0%}"
     require(verdict.share >= self.mutants_caught, "\n".join([f"{said}. Nothing finds these:", *verdict.survivors]))
 

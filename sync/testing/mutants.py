@@ -152,7 +152,7 @@ def _beside(case: Case) -> Iterator[_Asked]:
     """Reading, making and describing."""
     wire = case.wire()
     connector = case.connect(wire)
-    if isinstance(connector, Reads) and case.spec.audience:
+    if isinstance(connector, Reads) and case.spec.audience and case.spec.readable:
         connector.members(case.object, case.contract.audience)
     if isinstance(connector, Creates) and case.spec.audience:
         connector.create_audience(case.object, "Made by the conformance kit")
