@@ -24,14 +24,18 @@ _UNTYPED = ("type", "$ref", "allOf", "anyOf", "oneOf")
 
 
 def read(path: Path, overlays: Sequence[tuple[str, str, Any]] = ()) -> dict[str, Any]:
-    """The document (JSON, or YAML by its name), mended; `overlays`: (operation, media type, schema of the body).
+    """The document (JSON, or YAML by its name), mended; `overlays`: (operation, media type, schema of the body);
+    of an answer's body `200 application/json` stands in place of the media type.
 
     Raises `OSError` and `ValueError` where it cannot be read, `LookupError` where an overlay's operation is not
     in it.
     """
     raw = _parsed(path)
     for name, media, schema in overlays:
-        operation = _operation(raw, name)
+        operation, (status, _, kind) = _operation(raw, name), media.partition(" ")
+        if status.isdigit():
+            operation["responses"][status] = {"description": "", "content": {kind: {"schema": schema}}}
+            continue
         body = copy.deepcopy(followed(raw, operation.get("requestBody", {})))
         body.setdefault("content", {})[media] = {"schema": schema}
         operation["requestBody"] = body
