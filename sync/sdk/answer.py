@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sync.errors import ProtocolError
+from sync.sdk.values import json_object
 from sync.sdk.wire import host_of
 
 __all__ = ["Shape", "read", "read_list"]
@@ -24,8 +25,17 @@ S = TypeVar("S", bound=Shape)
 
 
 def read(shape: type[S], response: httpx.Response) -> S:
-    """The answer's JSON in the shape given. Raises `ProtocolError`, which quotes nothing of it."""
+    """The answer's JSON in the shape given. Raises `ProtocolError`, which quotes nothing of it.
+
+    So it does where an answer that has the shape takes itself back: with an `error`, `errors` or `success: false`
+    that the shape knows nothing of.
+    """
     found: S = _read(shape, response)
+    answer, known = json_object(response.content) or {}, _known(shape)
+    if any(answer.get(name) for name in {"error", "errors"} - known) or (
+        "success" not in known and answer.get("success") is False
+    ):
+        raise ProtocolError(f"{_host(response)} sent an answer that contradicts itself", response.text)
     return found
 
 
@@ -33,6 +43,12 @@ def read_list(shape: type[S], response: httpx.Response) -> list[S]:
     """The same of an answer that is a JSON list of such shapes."""
     found: list[S] = _read(list[shape], response)  # type: ignore[valid-type]
     return found
+
+
+@cache
+def _known(shape: type[Shape]) -> frozenset[str]:
+    """The names that a shape reads."""
+    return frozenset(field.alias or name for name, field in shape.model_fields.items())
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from pydantic import Field
 
 from sync.errors import ProtocolError
 from sync.sdk.answer import Shape, read, read_list
@@ -63,3 +64,32 @@ def test_an_empty_list_is_a_list() -> None:
 def test_an_answer_that_came_without_a_request_has_no_host_to_name() -> None:
     with pytest.raises(ProtocolError, match="the destination sent"):
         read(Person, httpx.Response(200))
+
+
+@pytest.mark.parametrize(
+    "denial", ['"error": {"code": 7}', '"errors": [{"message": "no"}]', '"errors": "no"', '"success": false']
+)
+def test_an_answer_that_takes_itself_back_is_no_answer(denial: str) -> None:
+    content = f'{{"id": "7", "note": "ada@person.example", {denial}}}'.encode()
+    with pytest.raises(ProtocolError, match=r"api\.acme\.example sent an answer that contradicts itself") as error:
+        read(Person, answer(content))
+
+    assert "ada@" not in str(error.value)
+
+
+@pytest.mark.parametrize("nothing", ['"error": null', '"errors": []', '"error": ""', '"success": true', '"ok": 1'])
+def test_an_answer_that_names_no_error_is_one(nothing: str) -> None:
+    assert read(Person, answer(f'{{"id": "7", {nothing}}}'.encode())) == Person(id="7")
+
+
+class Told(Shape):
+    """An answer that tells of errors one by one."""
+
+    problems: list[str] = Field(alias="errors")
+    success: bool
+
+
+def test_errors_that_a_shape_reads_are_its_own_to_judge() -> None:
+    told = read(Told, answer(b'{"errors": ["no"], "success": false}'))
+
+    assert (told.problems, told.success) == (["no"], False)
