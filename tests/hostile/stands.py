@@ -21,7 +21,7 @@ import httpx
 from sync.mapping import Mode
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import build_client, offline_client
-from sync.sdk.nouns import ObjectSpec, Op
+from sync.sdk.nouns import Delivery, ObjectSpec, Op
 from sync.sdk.registry import available, load
 from sync.sdk.wire import Transport
 from sync.testing.contract import ConnectorContract
@@ -276,7 +276,16 @@ def contracts() -> dict[str, type[ConnectorContract]]:
 
 
 def stands() -> Iterator[Stand]:
-    """A stand for every object of every connector of this distribution that speaks HTTP."""
+    """A stand for every object of every connector of this distribution that speaks HTTP and is sent changes."""
+    return (stand for stand in _all() if stand.spec.delivery is Delivery.DELTA)
+
+
+def wholes() -> Iterator[Stand]:
+    """The same for those that are sent whole audiences."""
+    return (stand for stand in _all() if stand.spec.delivery is Delivery.SNAPSHOT)
+
+
+def _all() -> Iterator[Stand]:
     own = {(kind.connector, kind.object): kind for kind in OWN}
     known = contracts()
     for name, entry in available().items():

@@ -1,0 +1,38 @@
+"""Answers that are lies elsewhere, and that a platform documents as what it says when all went well.
+
+Whoever reads those cannot know better: they name nobody, or nobody whom the request was about.
+"""
+
+from __future__ import annotations
+
+from sync.sdk.nouns import Op
+
+__all__ = ["documented"]
+
+_NAMES_NOBODY = frozenset(
+    {
+        "leaves one record out",
+        "tells of one record more",
+        "tells of people who were never sent",
+        "tells of no record",
+        "answers for another batch",
+    }
+)
+_EMPTY = frozenset({"answers 204 with a body", "contradicts itself"})
+
+_DOCUMENTED: dict[tuple[str, Op], frozenset[str]] = {
+    # 204 without a body.
+    ("launchdarkly big_segment_member", Op.ADD): _NAMES_NOBODY | _EMPTY,
+    ("launchdarkly big_segment_member", Op.REMOVE): _NAMES_NOBODY | _EMPTY,
+    # Everybody who is there: who came is in it twice or once, and who left is not.
+    ("launchdarkly segment_member", Op.ADD): frozenset({"tells of one record more"}),
+    ("launchdarkly segment_member", Op.REMOVE): _NAMES_NOBODY,
+    # A sentence.
+    ("statsig segment_member", Op.ADD): _NAMES_NOBODY,
+    ("statsig segment_member", Op.REMOVE): _NAMES_NOBODY,
+}
+
+
+def documented(stand: str, op: Op | None, lie: str) -> bool:
+    """Is a lie of this name what the platform of a stand documents as the answer to a good request."""
+    return op is not None and lie in _DOCUMENTED.get((stand, op), ())
