@@ -48,12 +48,13 @@ class Described:
     `files`: OpenAPI documents; a request has to be an operation of one of them, whatever its host.
     `authenticated` says whether a request carries its credentials: descriptions say too little about them.
     `closed`: bodies and queries may only have the keys that the description names somewhere, so that a misspelt
-    one is found; of answers only good ones. `overlays` replace or add the schema of a request's body: by operation
-    (its operationId, or `METHOD /path/template`) and media type, parameters included; a schema, or a file with one
-    (or with one under `schema`); `200 application/json` in place of the media type is an answer's. `rules` yield what is wrong with a request beyond the description, and are asked
-    where that finds nothing; one that raises has found something. `also`: requests that no description has, each a
-    regular expression for `METHOD https://host/path`, or a predicate; only `rules` judge them, so keep it narrow.
-    `reconstructed`: the files are nobody's contract, but put together from examples.
+    one is found; of answers only good ones. `overlays` replace or add the schema of a request's body: by
+    operation (its operationId, or `METHOD /path/template`) and media type, parameters included; a schema, or a
+    file with one (or with one under `schema`); `200 application/json` in place of the media type is an answer's.
+    `rules` yield what is wrong with a request beyond the description, and are asked where that finds nothing; one
+    that raises has found something. `also`: requests that no description has, each a regular expression for
+    `METHOD https://host/path`, or a predicate; only `rules` judge them, so keep it narrow. `reconstructed`: the
+    files are nobody's contract, but put together from examples.
     """
 
     files: tuple[Path | str, ...]
