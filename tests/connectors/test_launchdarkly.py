@@ -51,12 +51,15 @@ def some_targets(request: httpx.Request) -> Iterable[str]:
             yield "nobody is added or removed"
 
 
+def kind_of_a_big_segment(request: httpx.Request) -> Iterable[str]:
+    """A context kind of its own is for big segments, which need one (the description's text of SegmentBody)."""
+    body = _body(request)
+    if "key" in body and ("unboundedContextKind" in body) is not (body.get("unbounded") is True):
+        yield "`unbounded` and `unboundedContextKind` go together"
+
+
 def _body(request: httpx.Request) -> dict[str, Any]:
-    try:
-        body = json.loads(request.content or b"{}")
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+    return dict(json.loads(request.content or b"{}"))
 
 
 class TestLaunchDarklyContract(ConnectorContract):
@@ -71,8 +74,9 @@ class TestLaunchDarklyContract(ConnectorContract):
         "launchdarkly/launchdarkly_v2.json",
         authenticated=lambda request: request.headers.get("authorization") == TOKEN,
         overlays={("patchSegment", SEMANTIC): "launchdarkly/overlay_semantic_patch.json"},
-        rules=(one_environment, capped_targets, some_targets),
+        rules=(one_environment, capped_targets, some_targets, kind_of_a_big_segment),
     )
+    mutants_caught = 0.95
 
     fake: FakeLaunchDarkly
 

@@ -43,6 +43,7 @@ class TestStatsigContract(ConnectorContract):
         authenticated=lambda request: request.headers.get("statsig-api-key") == KEY,
         overlays={("GET /console/v1/segments/{id}/id_list", "200 application/json"): IDS},
     )
+    mutants_caught = 0.95
 
     fake: FakeStatsig
 

@@ -30,16 +30,38 @@ def members(*values: str, **more: Any) -> dict[str, Any]:
     return {"contextName": "userId", "operator": "IN", "values": list(values), **more}
 
 
+LISTS = {"IN", "NOT_IN", "STR_ENDS_WITH", "STR_STARTS_WITH", "STR_CONTAINS"}
+
+
 def fit_for_the_server(request: httpx.Request) -> Iterable[str]:
     """What the server refuses and its description does not tell (schema/feature-schema.ts, util/segments.ts)."""
-    constraints = json.loads(request.content or b"{}").get("constraints", []) if request.method != "GET" else []
-    values = [value for one in constraints if isinstance(one, dict) for value in one.get("values") or []]
+    constraints = _constraints(request)
+    values = [value for one in constraints for value in one.get("values") or []]
     if len(values) > 1000:
         yield "more than 1,000 values"
     if not all(isinstance(value, str) and 0 < len(value) <= 100 for value in values):
         yield "a value has 1 to 100 characters"
-    if request.method != "GET" and not constraints:
+
+
+def nobody_by_accident(request: httpx.Request) -> Iterable[str]:
+    """What would make a segment another one: the description's text of updateSegment and of constraintSchema."""
+    if request.method == "GET":
+        return
+    if not _constraints(request):
         yield "a segment without constraints is everybody"
+    for one in _constraints(request):
+        if ("values" if one.get("operator") in LISTS else "value") not in one:
+            yield "a constraint has `values`, or the one `value` that its operator compares with"
+    if request.method == "PUT" and "project" not in _body(request):
+        yield "a project that is not named is taken away from the segment"
+
+
+def _body(request: httpx.Request) -> dict[str, Any]:
+    return dict(json.loads(request.content or b"{}"))
+
+
+def _constraints(request: httpx.Request) -> list[dict[str, Any]]:
+    return list(_body(request).get("constraints", []))
 
 
 class TestUnleashContract(ConnectorContract):
@@ -49,8 +71,9 @@ class TestUnleashContract(ConnectorContract):
     described = Described(
         "unleash/admin.json",
         authenticated=lambda request: request.headers.get("authorization") == TOKEN,
-        rules=(fit_for_the_server,),
+        rules=(fit_for_the_server, nobody_by_accident),
     )
+    mutants_caught = 0.9
 
     fake: FakeUnleash
 
