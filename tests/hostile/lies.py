@@ -18,7 +18,8 @@ from tests.hostile.server import Lie, Peer
 
 HUBSPOT = frozenset({"hubspot contact", "hubspot list_member"})
 WEBHOOK, CUSTOMERIO = "webhook record", "customerio segment_member"
-PINTEREST, DESK = "pinterest customer_list_member", "thetradedesk segment_member"
+COUNTS = frozenset({"meta audience_user", "pinterest customer_list_member"})  # at most numbers, and no names
+DESK = "thetradedesk segment_member"
 JOBS = frozenset({"klaviyo list_member", "klaviyo profile"})  # a push is answered with the number of a job
 EVERYBODY = frozenset({"*"})
 _ELSEWHERE = "http://elsewhere.example:9/away"
@@ -297,7 +298,7 @@ def _other(entry: Any) -> Any:
 
 def _bent_ones() -> Iterator[Told]:
     # Their answers name nobody, or only those who were refused: there is nothing to bend.
-    plain = JOBS | {CUSTOMERIO, PINTEREST, DESK}
+    plain = COUNTS | JOBS | {CUSTOMERIO, DESK}
     no_names = plain | {WEBHOOK}  # an answer that names nobody
     every = {
         "leaves one record out": (_bent(lambda a: _lists(a, lambda e: e[:-1])), plain),
