@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
 import os
 import pwd
@@ -9,10 +11,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -200,3 +203,137 @@ def _clean() -> dict[str, str]:
     """An environment without the settings of somebody's own servers and interpreters."""
     path = os.environ.get("PATH", os.defpath)
     return {"PATH": path, "LC_ALL": "C", "HOME": tempfile.gettempdir(), "TZ": "UTC"}
+
+
+# --- SFTP and S3 ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sftp:
+    """An OpenSSH server that gives files alone. `folder` is one that its user may write."""
+
+    port: int
+    user: str
+    folder: Path
+    private_key: str
+    host_key: str  # its fingerprint
+    known_hosts: Path
+    pid: int = 0
+
+
+_SSHD = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/authorized
+PidFile none
+UsePAM no
+StrictModes no
+PermitRootLogin yes
+PasswordAuthentication no
+Subsystem sftp internal-sftp
+ForceCommand internal-sftp
+"""
+
+
+@pytest.fixture(scope="session")
+def sftp_server() -> Iterator[Sftp]:
+    """An OpenSSH server of this process's own, with a host key of its own."""
+    program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        absent("sshd is not installed (Debian: openssh-server)")
+    folder = Path(tempfile.mkdtemp(prefix="hg-ssh-"))
+    try:
+        yield from _sshd(program, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sshd(program: str, folder: Path) -> Iterator[Sftp]:
+    private, public = ssh_key()
+    host, known = ssh_key()
+    port, user = free_port(), servant()
+    blob = base64.b64decode(known.split()[1])
+    server = Sftp(
+        port=port,
+        user=user or pwd.getpwuid(os.geteuid()).pw_name,
+        folder=folder / "files",
+        private_key=private,
+        host_key="SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("="),
+        known_hosts=folder / "known_hosts",
+    )
+    server.folder.mkdir()
+    (folder / "host").write_text(host)
+    (folder / "host").chmod(0o600)
+    (folder / "authorized").write_text(public)
+    server.known_hosts.write_text(f"[127.0.0.1]:{port} {known}\n")
+    (folder / "config").write_text(_SSHD.format(port=port, folder=folder))
+    if user is not None:
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, user)
+    command, log = [program, "-D", "-e", "-f", str(folder / "config")], folder / "log"
+    with log.open("wb") as out:  # signals as they are here: a file too large is an error, and no death
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=folder, user=user, env=_clean(), restore_signals=False
+        )
+    try:
+        until(lambda: answers(port), process, log, "sshd")
+        yield replace(server, pid=process.pid)
+    finally:
+        end(process, signal.SIGTERM)
+
+
+def ssh_key() -> tuple[str, str]:
+    """A private key as OpenSSH writes it, and its public one as a line."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    made = ed25519.Ed25519PrivateKey.generate()
+    form = serialization.PrivateFormat.OpenSSH
+    private = made.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    public = made.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return private.decode(), public.decode()
+
+
+@dataclass(frozen=True)
+class S3:
+    """moto's server, which checks signatures and policies, with a user who may write one bucket."""
+
+    url: str
+    bucket: str
+    access_key: str
+    secret_key: str
+
+
+_POLICY = """{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*",
+    "Action": ["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListBucket",
+    "s3:ListBucketMultipartUploads"]}]}"""
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A server of S3's protocol, of this process's own."""
+    import boto3  # type: ignore[import-untyped,unused-ignore]
+
+    port, log = free_port(), tmp_path_factory.mktemp("moto") / "log"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    environment = _clean() | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"}  # that many requests are ours, to set it up
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    try:
+        until(lambda: answers(port), process, log, "moto")
+        url = f"http://127.0.0.1:{port}"
+        given = {
+            "endpoint_url": url,
+            "region_name": "us-east-1",
+            "aws_access_key_id": "x",
+            "aws_secret_access_key": "x",
+        }
+        boto3.client("s3", **given).create_bucket(Bucket="exports")
+        iam = boto3.client("iam", **given)
+        iam.create_user(UserName="headgate")
+        iam.put_user_policy(UserName="headgate", PolicyName="write", PolicyDocument=_POLICY)
+        key = iam.create_access_key(UserName="headgate")["AccessKey"]
+        yield S3(url, "exports", key["AccessKeyId"], key["SecretAccessKey"])
+    finally:
+        end(process, signal.SIGTERM)

@@ -263,7 +263,7 @@ def test_names_follow_the_template_and_stay_inside_the_folder(tmp_path: Path) ->
         ({"name": ".{batch}"}, "leading dot"),
         ({"name": "{batch}-{date}"}, "takes letters"),
         ({"format": "jsonl", "formula_guard": True}, "csv"),
-        ({"path": "s3://bucket/folder"}, "not a URL"),
+        ({"path": "s3://bucket/folder"}, "no URL"),
         ({"compression": "gzip"}, "Extra inputs"),
     ],
 )
