@@ -7,6 +7,7 @@ import hashlib
 import ipaddress
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -218,7 +219,7 @@ class Sftp:
     private_key: str
     host_key: str  # its fingerprint
     known_hosts: Path
-    pid: int = 0
+    disk: int = 20_000_000  # bytes that a file may have there
 
 
 _SSHD = """\
@@ -272,13 +273,18 @@ def _sshd(program: str, folder: Path) -> Iterator[Sftp]:
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, user)
     command, log = [program, "-D", "-e", "-f", str(folder / "config")], folder / "log"
-    with log.open("wb") as out:  # signals as they are here: a file too large is an error, and no death
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, cwd=folder, user=user, env=_clean(), restore_signals=False
-        )
+    was = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (server.disk, was[1]))  # of this process, and so of the server
+    try:
+        with log.open("wb") as out:  # signals as they are here: a file too large is an error, and no death
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, cwd=folder, user=user, env=_clean(), restore_signals=False
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
     try:
         until(lambda: answers(port), process, log, "sshd")
-        yield replace(server, pid=process.pid)
+        yield server
     finally:
         end(process, signal.SIGTERM)
 

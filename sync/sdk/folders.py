@@ -36,19 +36,20 @@ class Folder(Protocol):
 
 @contextlib.contextmanager
 def spooled(send: Callable[[IO[bytes]], None]) -> Iterator[IO[bytes]]:
-    """A file to write that `send` is given, from its beginning, where the block ends well.
+    """A file to write that `send` is given, from its beginning, where the block ends well; `send` raises
+    `DestinationError` and nothing else.
 
     What does not fit into memory is on the disk without a name, so that nothing of it is left behind by a crash.
     """
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as out:
-        try:
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as out:
             yield out
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            fix = f"make room in {tempfile.gettempdir()}, where a file is before it is sent"
-            raise Unavailable(f"cannot write a temporary file: {reason}", applied=False, fix=fix) from error
-        out.seek(0)
-        send(out)
+            out.seek(0)
+            send(out)
+    except OSError as error:  # also of closing it: what was not written yet
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        fix = f"make room in {tempfile.gettempdir()}, where a file is before it is sent"
+        raise Unavailable(f"cannot write a temporary file: {reason}", applied=False, fix=fix) from error
 
 
 @dataclass(frozen=True, slots=True)

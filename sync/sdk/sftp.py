@@ -170,6 +170,7 @@ class _Session:
         if self._transport is not None:
             self._timer.cancel()
             self._transport.close()
+            self._transport.sock.close()  # close() leaves that to the server where it hung up first
 
     def publish(self, part: str, name: str) -> None:
         """Rename, unless the time is up."""
@@ -192,14 +193,14 @@ class _Session:
         return max(0.01, self._ends - time.monotonic())
 
     def _connected(self) -> Any:
-        address = (self._login.host, self._login.port)
-        line = socket.create_connection(address, timeout=self._left)
+        """A transport that asks the server for a key of a kind that we know, where we know kinds."""
+        types = self._known().keys()
+        line = socket.create_connection((self._login.host, self._login.port), timeout=self._left)
         transport = self._ssh.Transport(line)
         transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = self._left
-        if types := self._known_types():
-            offered = transport.get_security_options().key_types
-            wanted = [t for t in offered if t in types or (t.startswith("rsa-sha2") and "ssh-rsa" in types)]
-            transport.get_security_options().key_types = wanted or list(offered)
+        options = transport.get_security_options()
+        wanted = [t for t in options.key_types if t in types or (t.startswith("rsa-sha2") and "ssh-rsa" in types)]
+        options.key_types = wanted or list(options.key_types)
         return transport
 
     def _known(self) -> dict[str, Any]:
@@ -214,9 +215,6 @@ class _Session:
             raise AuthError(f"cannot read {login.known_hosts}", fix=fix) from None
         found = hosts.lookup(login.host if login.port == 22 else f"[{login.host}]:{login.port}")
         return dict(found) if found else {}
-
-    def _known_types(self) -> set[str]:
-        return set(self._known())
 
     def _identify(self) -> None:
         """The server proves that it has the key that we know; raises `AuthError` before we say who we are."""

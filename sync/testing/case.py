@@ -241,8 +241,11 @@ class _Environment(dict[str, str]):
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
-    """Watch for sleeping, reading the environment, opening connections, logging and printing."""
+def watching(*, http: bool = True) -> Iterator[Watch]:
+    """Watch for sleeping, reading the environment, opening connections, logging and printing.
+
+    A connector that speaks something else than `http` opens its own connections: it is let.
+    """
     watch = Watch()
     listener, root = _Listener(watch.log), logging.getLogger()
     level = root.level
@@ -252,7 +255,7 @@ def watching() -> Iterator[Watch]:
         with (
             mock.patch.object(time, "sleep", watch.slept.append),
             mock.patch.object(os, "environ", _Environment(watch.environment)),
-            mock.patch.object(socket.socket, "connect", watch.connect),
+            mock.patch.object(socket.socket, "connect", watch.connect) if http else contextlib.nullcontext(),
             contextlib.redirect_stdout(watch.output),
             contextlib.redirect_stderr(watch.output),
         ):

@@ -206,7 +206,7 @@ def well_behaved(case: Case) -> None:
     """Waiting, settings and connections are the engine's."""
     for op in case.ops:
         connector, batch = case.connect(), case.batch(op)
-        with watching() as watch:
+        with watching(http=case.uses_http) as watch:
             case.push(connector, batch)
         require(not watch.slept, f"{op}: it sleeps")
         require(not watch.environment, f"{op}: it reads the environment ({', '.join(watch.environment[:3])})")
@@ -219,7 +219,7 @@ def discreet(case: Case) -> None:
     """The engine logs what is worth logging."""
     for op in case.ops:
         connector, batch = case.connect(), case.batch(op)
-        with watching() as watch:
+        with watching(http=case.uses_http) as watch:
             case.push(connector, batch)
         require(samples.CANARY not in watch.said, f"{op}: personal data was logged or printed")
         require(not any(s in watch.said for s in case.secrets), f"{op}: a secret was logged or printed")
