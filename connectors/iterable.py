@@ -21,7 +21,6 @@ an audience is no opt-out, and nobody is ever deleted or forgotten.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable as Several
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Header
+from sync.sdk.auth import Header, account_of
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.http import retry_after
 from sync.sdk.nouns import Batch, Change, Field, Limits, Member, ObjectSpec, Op, Page, Rate, Receipt, Status, Value
@@ -150,8 +149,8 @@ class Iterable(HttpConnector[IterableConfig]):
 
     @classmethod
     def account(cls, config: IterableConfig) -> str:
-        """The project, which owns the quota: told apart by a digest of its key."""
-        return f"{config.base_url}#{hashlib.sha256(config.api_key.get_secret_value().encode()).hexdigest()[:12]}"
+        """The project, which owns the quota."""
+        return account_of(config.base_url, config.api_key)
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:

@@ -19,14 +19,40 @@ from sync.testing import samples
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.iterable import FakeIterable, ready
 from sync.testing.fakes.server import serve
+from sync.testing.openapi import Described
 
 KEY = "it-0123456789abcdef"
+
+
+def beyond_the_schema(request: httpx.Request) -> Iterator[str]:
+    """What the vendor's pages ask, and its client's schema does not: one identifier a user, a cap, no opt-out."""
+    body = json.loads(request.content) if request.content.startswith(b"{") else {}
+    users = body.get("users", body.get("subscribers"))
+    users = users if isinstance(users, list) else []
+    if len(users) > 1000:
+        yield f"{len(users)} users, where 1,000 are taken"
+    if any(isinstance(user, dict) and len(user.keys() & {"email", "userId"}) != 1 for user in users):
+        yield "a user without exactly one identifier"
+    if isinstance(body.get("listId"), float):
+        yield "a list's number is whole"
+    if body.get("channelUnsubscribe"):
+        yield "this unsubscribes people from everything"
 
 
 class TestIterableContract(ConnectorContract):
     connector = Iterable
     config: ClassVar[dict[str, Any]] = {"api_key": KEY}
     audience = "1001"
+    described = Described(
+        "iterable/lists_users.json",
+        authenticated=lambda request: request.headers.get("api-key") == KEY,
+        rules=(beyond_the_schema,),
+        also=(
+            "GET https://api.iterable.com/api/lists/getUsers",
+            "GET https://api.iterable.com/api/users/getFields",
+        ),
+    )
+    mutants_caught: ClassVar[float] = 0.9
 
     @cached_property
     def fake(self) -> FakeIterable:
@@ -35,13 +61,15 @@ class TestIterableContract(ConnectorContract):
         return fake
 
     def answer(self, request: httpx.Request) -> httpx.Response:
+        """Everybody is known: the client's schema of the answer lacks the list of those who are not."""
+        if request.url.path.endswith("unsubscribe"):
+            self.fake.users |= {user["email"]: {} for user in _users(request)}
         return self.fake(request)
 
     def refuse_first(self, request: httpx.Request) -> httpx.Response | None:
         if request.method != "POST":
-            return self.fake(request)
-        sent = self.fake(request).json()
-        first = Sent(request).users[0]["email"]
+            return self.answer(request)
+        sent, first = self.answer(request).json(), _users(request)[0]["email"]
         refused = {"successCount": sent["successCount"] - 1, "failCount": 1}
         return httpx.Response(200, json=sent | refused | {"failedUpdates": {"invalidEmails": [first.upper()]}})
 
@@ -54,12 +82,10 @@ class TestIterableContract(ConnectorContract):
         return made
 
 
-class Sent:
-    """The users of a request."""
-
-    def __init__(self, request: httpx.Request) -> None:
-        body = json.loads(request.content)
-        self.users = body.get("users") or body.get("subscribers")
+def _users(request: httpx.Request) -> list[dict[str, Any]]:
+    body = json.loads(request.content)
+    found: list[dict[str, Any]] = body.get("users") or body.get("subscribers") or []
+    return found
 
 
 @contextmanager
