@@ -81,7 +81,8 @@ class ConnectorContract:
     def refuse_first(self, request: httpx.Request) -> httpx.Response | None:  # noqa: ARG002 - authors override it
         """What it says when it refuses the first record and takes the others; None: as `answer` does.
 
-        Where it is not None for `GET https://localhost`, the kit checks how rejections are read.
+        Where it is not None for `GET https://localhost`, the kit checks how rejections are read, for each object
+        of whose requests one is refused so.
         """
         return None
 

@@ -184,8 +184,10 @@ def reasons(case: Case) -> None:
     if case.contract.refuse_first(httpx.Request("GET", "https://localhost")) is None:
         raise NotApplicable("the contract has no answer that refuses one record")
     for op in case.ops:
-        batch = case.batch(op)
-        receipts = case.push(case.connect(case.wire(_refusing(case))), batch)
+        batch, refusals = case.batch(op), list[httpx.Response]()
+        receipts = case.push(case.connect(case.wire(_refusing(case, refusals))), batch)
+        if not refusals:
+            raise NotApplicable("the contract refuses no record of this object")
         by_key = {r.key: r for r in receipts}
         first, *others = [by_key[c.key] for c in batch.changes]
         require(first.status is Status.REJECTED, f"{op}: the first record was refused, its receipt says {first}")
@@ -193,10 +195,13 @@ def reasons(case: Case) -> None:
         require(all(r.status in SUCCESS for r in others), f"{op}: the others were taken, a receipt says otherwise")
 
 
-def _refusing(case: Case) -> Any:
+def _refusing(case: Case, refusals: list[httpx.Response]) -> Any:
     def answer(request: httpx.Request) -> httpx.Response:
         refusal = case.contract.refuse_first(request)
-        return case.answer(request) if refusal is None else case.judged(request, refusal)
+        if refusal is None:
+            return case.answer(request)
+        refusals.append(refusal)
+        return case.judged(request, refusal)
 
     return answer
 
