@@ -76,6 +76,7 @@ class _Done(Shape):
     failures: int = Option(alias="failCount", ge=0)
     failed: dict[str, list[str]] = Option({}, alias="failedUpdates")
     dropped: list[str] = Option([], alias="filteredOutFields")
+    success: Literal[True] = True  # not documented, and not to be overheard
 
     def refused(self, by: str) -> dict[str, str]:
         """Why, by identifier: of the lists that name people as `by` does."""

@@ -251,9 +251,13 @@ def _bent(bend: Callable[[Any], Any]) -> Lie:
     def lie(peer: Peer) -> None:
         honest = peer.honest
         if not honest.content:  # a 204: there is nothing to bend
+            peer.straight = True
             peer.be_honest()
             return
-        peer.answer(honest.status_code, json.dumps(bend(json.loads(honest.content))), _JSON)
+        said = json.loads(honest.content)
+        bent = bend(said)
+        peer.straight = bent == said
+        peer.answer(honest.status_code, json.dumps(bent), _JSON)
 
     return lie
 
@@ -317,8 +321,9 @@ def _bent_ones() -> Iterator[Told]:
 
 def _another(peer: Peer) -> None:
     """What it said of an earlier batch, this one being applied."""
-    _ = peer.honest
+    honest = peer.honest
     said = peer.earlier[0].content if peer.earlier else b'{"status": "COMPLETE", "results": []}'
+    peer.straight = said == honest.content
     peer.answer(200, said, _JSON)
 
 

@@ -43,6 +43,7 @@ class Peer:
     app: App
     earlier: list[httpx.Response]  # honest answers to the same address, given to other batches
     over: threading.Event
+    straight: bool = False  # the lie came out as the honest answer: it names nobody, so there was nothing to bend
     _honest: httpx.Response | None = None
 
     @property
@@ -110,13 +111,14 @@ class Liar:
     """The server. `lie` answers requests to the path `where`, or to any where that is None.
 
     With `apply` such a request takes effect first. Otherwise only those take effect for which an honest answer is
-    made.
+    made. `crooked` says whether anything but the honest answer was told since `tell`.
     """
 
     app: App
     lie: Lie | None = None
     where: str | None = None
     apply: bool = False
+    crooked: bool = False
     tls: ssl.SSLContext | None = None
     heard: list[Heard] = field(default_factory=list)
     connections: int = 0
@@ -160,7 +162,7 @@ class Liar:
     def tell(self, lie: Lie | None, where: str | None = None, *, apply: bool = False) -> None:
         """Lie from now on; None: be honest."""
         with self._lock:
-            self.lie, self.where, self.apply = lie, where, apply
+            self.lie, self.where, self.apply, self.crooked = lie, where, apply, False
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -205,7 +207,10 @@ class Liar:
             return
         if self.apply:
             _ = peer.honest
-        lie(peer)
+        try:
+            lie(peer)
+        finally:
+            self.crooked |= not peer.straight
 
 
 def _request(sock: socket.socket, buffer: bytearray, base: str) -> tuple[bytes, httpx.Request]:

@@ -53,6 +53,7 @@ class Group:
     call: int
     pushes: list[str] = field(default_factory=list)  # batches, in the order they were pushed
     served: bool = False  # was a batch that had been lied to repeated, and answered honestly
+    crooked: bool = False  # did the lie come out as anything but the honest answer
 
 
 class Listening(SilentObserver):
@@ -136,7 +137,11 @@ class Stage(World):
             limits=replace(spec.limits, batch_size=SIZE, concurrency=1, rates=()),
             account="crm.example",
             guardrails=GuardrailLimits(
-                max_removed=10**6, max_removed_pct=10**6, max_removed_pct_7d=10**6, stop_rejected_pct=100
+                max_removed=10**6,
+                max_removed_pct=10**6,
+                max_removed_pct_7d=10**6,
+                stop_rejected_pct=100,
+                allow_irreversible=spec.irreversible,
             ),
             mapping_digest=self.digest,
             author="",
@@ -153,19 +158,17 @@ class Stage(World):
         def told(batch: Batch) -> Outcome:
             told = self._next(batch)
             road.real.timeout = _SHORT if told is not None and told.slow else _TIME
-            return push(batch)
+            try:
+                return push(batch)
+            finally:
+                self._group(batch).crooked |= self.liar.crooked
 
         connector.push = told  # type: ignore[method-assign]
         return connector
 
     def _next(self, batch: Batch) -> Told | None:
         """Set the server up for this batch; the lie it is told."""
-        people = [str(change.identifiers[self.stand.identifier]) for change in batch.changes]
-        group = self._group_of.get(people[0])
-        if group is None:
-            group = self._new(people, batch)
-            self.groups.append(group)
-            self._group_of.update(dict.fromkeys(people, group))
+        group = self._group(batch)
         again = batch.id in group.pushes
         group.pushes.append(batch.id)
         honest = group.call != self.call or (again and group.once)
@@ -173,6 +176,16 @@ class Stage(World):
         told = None if honest else group.told
         self.liar.tell(told.lie if told else None, self.where, apply=group.apply)
         return told
+
+    def _group(self, batch: Batch) -> Group:
+        """The group of a batch, or of the half of one."""
+        people = [str(change.identifiers[self.stand.identifier]) for change in batch.changes]
+        group = self._group_of.get(people[0])
+        if group is None:
+            group = self._new(people, batch)
+            self.groups.append(group)
+            self._group_of.update(dict.fromkeys(people, group))
+        return group
 
     def _new(self, people: list[str], batch: Batch) -> Group:
         """The next lie's group. Most lies are told once: a run that is halted by each takes long."""

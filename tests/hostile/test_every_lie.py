@@ -79,8 +79,9 @@ def test_a_run_is_not_green_while_an_answer_of_it_was_no_answer(staged: Make, st
 
     report = stage.runs()
 
+    straight = sum(len(group.people) for group in stage.groups if not group.crooked)
     assert (report.status, exit_code([report])) == ("completed_with_errors", 4)
-    assert report.applied <= 2 * sum(told.partly for told in lies)
+    assert report.applied <= straight + 2 * sum(told.partly for told in lies)
     assert report.applied + report.undelivered == len(scenario.people)
     assert len(stage.unapplied(str(report.run))) == report.undelivered
     added = stage.known() & set(scenario.people) if op is Op.ADD else set()
@@ -147,7 +148,7 @@ def _is_not_believed(stage: Stage, group: Group, run: str) -> None:
     told = group.told
     if told is None or group.served:
         assert not missing, (told, "an honest answer was given in the end")
-    elif not _right(stage.stand, stage.where or "", told, stage.op):
+    elif group.crooked and not _right(stage.stand, stage.where or "", told, stage.op):
         least = 1 if told.partly else len(group.keys)
         assert len(missing) >= least, f"{told.name}: {len(group.keys) - len(missing)} are believed to be applied"
 
