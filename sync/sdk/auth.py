@@ -13,6 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httpx
@@ -286,7 +287,7 @@ class ServiceAccount(Token):
         claims = {"iss": self._key.client_email, "scope": self._scope, "aud": self._url}
         parts = (header, claims | {"iat": now, "exp": now + 3600})
         signed = ".".join(_base64url(dumps(part)) for part in parts)
-        signature = _rsa_key(self._key.private_key).sign(signed.encode(), PKCS1v15(), SHA256())
+        signature = _rsa_key(self._key.private_key.get_secret_value()).sign(signed.encode(), PKCS1v15(), SHA256())
         return f"{signed}.{_base64url(signature)}"
 
 
@@ -306,13 +307,15 @@ def _service_key(key: SecretStr) -> _Key:
     )
 
 
-def _rsa_key(text: SecretStr) -> RSAPrivateKey:
+@lru_cache(maxsize=4)
+def _rsa_key(pem: str) -> RSAPrivateKey:
+    """The key, which takes a tenth of a second to read and to validate."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(text.get_secret_value().encode(), password=None)
+        key = load_pem_private_key(pem.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, RSAPrivateKey):

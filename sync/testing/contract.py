@@ -57,6 +57,8 @@ class ConnectorContract:
     expected: ClassVar[Mapping[int, type[DestinationError]]] = {}
     check_methods: ClassVar[frozenset[str]] = frozenset()
     """HTTP methods `check()` may use beside GET, HEAD and OPTIONS."""
+    largest_record: ClassVar[int] = 8_000_000
+    """Bytes of the largest record the platform takes, where that is less than a batch has."""
     described: ClassVar[Described | None] = None
     test_request_mutants: ClassVar[Callable[..., None]]
     mutants_caught: ClassVar[float] = 0.7

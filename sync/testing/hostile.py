@@ -70,9 +70,10 @@ class RateSignal:
 class Wire(httpx.BaseTransport):
     """Answers from a function and remembers what it was asked.
 
-    With `bad`, that answers instead: to every request, or only to number `at` (from 0). Requests for a token
-    (OAuth) are answered by `token`, always well, and are neither counted nor remembered: they are not the
-    connector's. `judge` is shown each other request before it is answered.
+    With `bad`, that answers instead: to every request, or only to number `at` (from 0), and to the same one again
+    where it was told 401 and fetched a token. Requests for a token (OAuth) are answered by `token`, always well,
+    and are neither counted nor remembered: they are not the connector's. `judge` is shown each other request
+    before it is answered.
     """
 
     good: Answer
@@ -94,10 +95,14 @@ class Wire(httpx.BaseTransport):
         with self._lock:
             number = len(self.requests)
             self.requests.append(request)
-        if self.bad is not None and self.at in (None, number):
+        if self.bad is not None and (self.at in (None, number) or self._again(request, number)):
             self.struck = True
             return self.bad(request)
         return self.good(request)
+
+    def _again(self, request: httpx.Request, number: int) -> bool:
+        """Is it the request that was answered badly a moment ago: httpx sends the very object with a new token."""
+        return self.at is not None and number == self.at + 1 and self.requests[self.at] is request
 
     @property
     def bodies(self) -> list[tuple[str, str, bytes]]:

@@ -50,8 +50,8 @@ def full_batch(case: Case) -> None:
 @check("a batch of the declared bytes works")
 def full_bytes(case: Case) -> None:
     """One large record is a batch, too."""
-    size = case.spec.limits.batch_bytes or 1_000_000
-    made = [c for op in case.ops for c in samples.padded(case.spec, op, min(size, 8_000_000) - 2000)][:1]
+    size = min(case.spec.limits.batch_bytes or 1_000_000, case.contract.largest_record)
+    made = [c for op in case.ops for c in samples.padded(case.spec, op, size - 2000)][:1]
     if not made:
         raise NotApplicable("no field takes text of any length")
     case.push(case.connect(), case.batch_of(made))
