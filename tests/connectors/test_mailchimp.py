@@ -80,7 +80,7 @@ class TestMailchimpContract(ConnectorContract):
     def begin(self) -> None:
         self.fake = FakeMailchimp(KEY, LIST)
         self.fake.add_segment("Lapsed buyers")
-        self.fake.merge_fields |= {"first_name": "text", "score": "number"}
+        self.fake.merge_fields |= {"first_name": "text", "name": "text", "score": "number"}
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         return self.fake(request)

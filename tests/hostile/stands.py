@@ -26,6 +26,7 @@ from sync.sdk.registry import available, load
 from sync.sdk.wire import Transport
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.hubspot import FakeHubSpot
+from sync.testing.fakes.mailchimp import FakeMailchimp
 from sync.testing.hostile import asks_for_token
 
 SECRET = "canary-secret-7f31"  # part of every credential
@@ -232,6 +233,31 @@ class CustomerIoSegment(Stand):
         return httpx.Response(200, json={})
 
 
+class MailchimpSegment(Stand):
+    """A static segment; its members are contacts already."""
+
+    connector, object, audience, identifier = "mailchimp", "segment_member", "100", "email_address"
+
+    def options(self, url: str) -> Mapping[str, Any]:
+        return {"api_key": f"{SECRET}-key-us6", "list_id": "a1", "base_url": f"{url}/3.0"}
+
+    def reset(self, known: Iterable[str]) -> None:
+        self._fake = FakeMailchimp(f"{SECRET}-key-us6", "a1")
+        self._fake.add_segment("Lapsed buyers")
+        for email in known:
+            self._fake.add_contact(email)
+
+    def asks(self, op: Op) -> tuple[str | None, ...]:
+        """Whoever its answer leaves open is looked up, each at an address of their own."""
+        return ("/3.0/lists/a1/segments/100",)
+
+    def people(self) -> People:
+        return {self._fake.contacts[hash]["email_address"]: "" for hash in self._fake.segments["100"]}
+
+    def app(self, request: httpx.Request) -> httpx.Response:
+        return self._fake(request)
+
+
 class FromContract(Stand):
     """An object of a connector that has no stand of its own: its contract says how to set it up and answers."""
 
@@ -259,7 +285,13 @@ class FromContract(Stand):
         return self._contract.answer(request)
 
 
-OWN: tuple[type[Stand], ...] = (WebhookRecord, HubSpotListMember, HubSpotContact, CustomerIoSegment)
+OWN: tuple[type[Stand], ...] = (
+    WebhookRecord,
+    HubSpotListMember,
+    HubSpotContact,
+    CustomerIoSegment,
+    MailchimpSegment,
+)
 
 
 def contracts() -> dict[str, type[ConnectorContract]]:
