@@ -10,7 +10,8 @@ One request a batch, one op a batch:
 
 A record is flat: identifiers and fields by name; a removal has its identifiers alone. With a `secret` each
 request also has `X-Headgate-Timestamp` (seconds since the epoch) and `X-Headgate-Signature`: `sha256=` and the
-hex HMAC-SHA256, under that secret, of the timestamp, a full stop and the body's bytes.
+hex HMAC-SHA256, under that secret, of the timestamp, a full stop and the body's bytes. With a `client_cert` each
+connection identifies itself by that certificate (mutual TLS). As OpenAPI: docs/reference/webhook.openapi.json.
 
 What the answer means:
 
@@ -29,14 +30,16 @@ What the answer means:
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field as Option
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, field_validator, model_validator
 
-from sync.errors import ProtocolError, RequestError
+from sync.errors import AuthError, ProtocolError, RequestError
 from sync.sdk.auth import Chain, Header, HmacSignature, header_value
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.nouns import Batch, Limits, ObjectSpec, Op, Receipt, Status
@@ -55,6 +58,10 @@ class WebhookConfig(Config):
     secret: SecretStr | None = Option(default=None, description="Signs each request with HMAC-SHA256.")
     headers: dict[str, str] = Option(default={}, description="More headers of each request.")
     secret_headers: dict[str, SecretStr] = Option(default={}, description="The same, for credentials.")
+    ca_cert: Path | None = Option(default=None, description="Trust this authority and no other (PEM).")
+    client_cert: Path | None = Option(default=None, description="Who we are, for mutual TLS (PEM).")
+    client_key: Path | None = Option(default=None, description="Its key, where that is in another file.")
+    client_key_password: SecretStr | None = Option(default=None, description="Opens the key.")
     batch_size: int = Option(default=100, ge=1, le=100_000, description="Records in a request.")
     concurrency: int = Option(default=4, ge=1, le=256, description="Requests at the same time.")
 
@@ -80,6 +87,14 @@ class WebhookConfig(Config):
             if isinstance(value, str) and value and not header_value(value):
                 raise ValueError("a header's value has printable ASCII characters only")
         return headers
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> WebhookConfig:
+        if (self.client_key or self.client_key_password) and not self.client_cert:
+            raise ValueError("a key needs its certificate: give `client_cert`")
+        if (self.client_cert or self.ca_cert) and not self.url.lower().startswith("https:"):
+            raise ValueError("certificates are for https:// only")
+        return self
 
 
 def _record_object(limits: Limits) -> ObjectSpec:
@@ -128,6 +143,26 @@ class Webhook(HttpConnector[WebhookConfig]):
             schemes.append(HmacSignature(config.secret))
         return Chain(*schemes) if schemes else None
 
+    @classmethod
+    def tls(cls, config: WebhookConfig) -> ssl.SSLContext | None:
+        """The certificates of the configuration, where there are any."""
+        if config.ca_cert is None and config.client_cert is None:
+            return None
+        password = config.client_key_password.get_secret_value() if config.client_key_password else ""
+        failure = ""
+        try:
+            context = ssl.create_default_context(cafile=config.ca_cert) if config.ca_cert else _usual()
+            if config.client_cert is not None:
+                context.load_cert_chain(config.client_cert, config.client_key, password)
+        except (OSError, ValueError) as error:  # a wrong password, too, is an OSError
+            failure = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
+        else:
+            return context
+        raise AuthError(
+            f"the webhook's certificates cannot be read: {failure}",
+            fix="`ca_cert`, `client_cert` and `client_key` are PEM files; `client_key_password` opens the key.",
+        )
+
     def check(self) -> None:
         """HEAD: any answer but 401 and 403 proves that somebody is there; no records are posted."""
         self.http.request(
@@ -153,6 +188,10 @@ class Webhook(HttpConnector[WebhookConfig]):
         if not _aligned(errors, batch, response):
             return _all(batch, Status.UNKNOWN, "the answer's list of errors does not fit the records sent")
         return [_receipt(change.key, error) for change, error in zip(batch.changes, errors, strict=True)]
+
+
+def _usual() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
 
 
 def _errors(response: httpx.Response) -> Any:

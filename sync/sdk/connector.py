@@ -7,6 +7,7 @@ success. A connector never sleeps, retries, hashes or reads the environment, and
 
 from __future__ import annotations
 
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
@@ -59,6 +60,14 @@ class Connector(ABC, Generic[C]):
     @classmethod
     def auth(cls, config: C) -> httpx.Auth | None:  # noqa: ARG003 - connectors override it
         """How requests are authenticated."""
+        return None
+
+    @classmethod
+    def tls(cls, config: C) -> ssl.SSLContext | None:  # noqa: ARG003 - connectors override it
+        """Whom to trust and how to identify by certificate; None: the usual authorities, and not at all.
+
+        Asked once, when the first encrypted connection is made. Raises `AuthError` where a file cannot be read.
+        """
         return None
 
     @classmethod

@@ -191,7 +191,8 @@ def build_client(
         headers={"user-agent": user_agent, "accept-encoding": ACCEPTED},
         before_request=before_request,
         timeout_s=timeout,
-        transport=transport or Transport(timeout=timeout, connections=connections),
+        transport=transport
+        or Transport(timeout=timeout, connections=connections, tls=lambda: connector.tls(config)),
     )
 
 

@@ -20,7 +20,7 @@ import struct
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
@@ -202,12 +202,17 @@ def _proxy(address: str) -> httpcore.Proxy:
 class Transport(httpx.BaseTransport):
     """Sends a request and reads its whole answer within `timeout` seconds; thread-safe.
 
+    `tls` gives the settings of encrypted connections, or None for the usual ones; it is asked once.
+
     Raises `Unavailable` where the wire failed (`applied` is False where the request was never sent) and
     `ProtocolError` where the answer is larger than `MAX_ANSWER`.
     """
 
-    def __init__(self, *, timeout: float, connections: int = 256) -> None:
+    def __init__(
+        self, *, timeout: float, connections: int = 256, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+    ) -> None:
         self.timeout = timeout
+        self._tls = tls
         self._deadline = _Deadline()
         self._connections = connections
         self._lock = threading.Lock()
@@ -260,7 +265,7 @@ class Transport(httpx.BaseTransport):
         with self._lock:
             if (tls, proxy) not in self._pools:
                 self._pools[tls, proxy] = httpcore.ConnectionPool(
-                    ssl_context=httpx.create_ssl_context() if tls else None,
+                    ssl_context=(self._tls() or httpx.create_ssl_context()) if tls else None,
                     proxy=None if proxy is None else _proxy(proxy),
                     max_connections=self._connections,
                     max_keepalive_connections=self._connections,

@@ -5,20 +5,32 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import ClassVar
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from connectors.webhook import Webhook, WebhookConfig
-from sync.errors import AuthError, ProtocolError, RateLimited, RequestError
+from sync.errors import AuthError, ProtocolError, RateLimited, RequestError, Unavailable
+from sync.sdk.auth import HmacSignature
 from sync.sdk.http import build_client
-from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
+from sync.sdk.nouns import Batch, Change, Op, Rate, Receipt, Status
 from sync.testing.contract import ConnectorContract
+from sync.testing.fakes.server import serve
+from sync.testing.fakes.webhook import FakeReceiver, ready
 from sync.testing.hostile import Wire
+from sync.testing.openapi import Described
+from tests.servers import write_certificate
 
 URL = "https://hooks.acme.example/in?key=abc"
+PROTOCOL = Path(__file__).parents[2] / "docs" / "reference" / "webhook.openapi.json"
 
 
 def _change(n: int, op: Op = Op.ADD) -> Change:
@@ -42,12 +54,35 @@ def _statuses(answer: httpx.Response, count: int = 3) -> str:
     return "".join(letters[r.status] for r in connector.push(_batch(count)))
 
 
+def _signed(request: httpx.Request) -> bool:
+    return {"x-headgate-signature", "x-headgate-timestamp", "x-key"} <= request.headers.keys()
+
+
+def _flat_records(request: httpx.Request) -> Iterator[str]:
+    """The names are the mapping's; of the kit's records we know them."""
+    body = json.loads(request.content or b'{"op": "", "records": []}')
+    known = {"email"} if body["op"] == "remove" else {"email", "first_name", "score", "vip"}
+    for record in body["records"]:
+        if not record.keys() <= known or not isinstance(record.get("email"), str):
+            yield "a record is not flat, by the mapping's names, with its identifier"
+
+
 class TestContract(ConnectorContract):
     connector = Webhook
-    config: ClassVar = {"url": URL, "secret": "s3cr3t-shared", "secret_headers": {"X-Key": "k3y-of-ours"}}
+    config: ClassVar = {
+        "url": "https://hooks.acme.example/records",
+        "secret": "s3cr3t-shared",
+        "secret_headers": {"X-Key": "k3y-of-ours"},
+    }
+    described = Described(PROTOCOL, authenticated=_signed, rules=(_flat_records,))
+    mutants_caught: ClassVar[float] = 0.95
+    fake: FakeReceiver
+
+    def begin(self) -> None:
+        self.fake = FakeReceiver("s3cr3t-shared")
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"ok": True})
+        return self.fake(request)
 
     def refuse_first(self, request: httpx.Request) -> httpx.Response | None:
         records = json.loads(request.content)["records"] if request.content else []
@@ -167,3 +202,139 @@ def test_the_account_is_the_host_because_paths_can_be_credentials() -> None:
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="write https://host/path"):
         WebhookConfig(url=url)
+
+
+# --- certificates ---------------------------------------------------------------------------------------------
+
+
+class Receiver(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Quiet(HTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass
+
+
+@contextmanager
+def receiver(folder: Path) -> Iterator[str]:
+    """A server that talks to those alone who have the certificate `client.crt`."""
+    for name in ("server", "client", "stranger"):
+        write_certificate(folder / f"{name}.crt", folder / f"{name}.key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    context.load_verify_locations(folder / "client.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = Quiet(("127.0.0.1", 0), Receiver)
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}/records"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def checked(url: str, folder: Path, **files: str) -> None:
+    options = {name: str(folder / file) for name, file in files.items()}
+    config = WebhookConfig.model_validate({"url": url, **options})
+    with build_client(Webhook, config, timeout=5) as client:
+        Webhook(config, client).check()
+
+
+def test_mutual_tls_lets_the_holder_of_the_certificate_in_and_nobody_else(tmp_path: Path) -> None:
+    with receiver(tmp_path) as url:
+        checked(url, tmp_path, ca_cert="server.crt", client_cert="client.crt", client_key="client.key")
+        for wrong in (
+            {"ca_cert": "server.crt"},
+            {"ca_cert": "server.crt", "client_cert": "stranger.crt", "client_key": "stranger.key"},
+            {
+                "client_cert": "client.crt",
+                "client_key": "client.key",
+            },  # the usual authorities do not know the server
+        ):
+            with pytest.raises(Unavailable):
+                checked(url, tmp_path, **wrong)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"client_cert": "absent.crt"},
+        {"client_cert": "client.crt"},
+        {"client_cert": "client.crt", "client_key": "stranger.key"},
+        {"ca_cert": "client.key"},
+    ],
+)
+def test_certificates_that_cannot_be_read_are_told_before_anything_is_sent(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    with receiver(tmp_path) as url, pytest.raises(AuthError, match="certificates cannot be read"):
+        checked(url, tmp_path, **files)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"client_key": "x"}, "needs its certificate"),
+        ({"url": "http://h/x", "client_cert": "x"}, "https:// only"),
+        ({"url": "http://h/x", "ca_cert": "x"}, "https:// only"),
+    ],
+)
+def test_certificates_that_would_not_be_used_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        WebhookConfig.model_validate({"url": "https://h/x", **options})
+
+
+# --- the fake -------------------------------------------------------------------------------------------------
+
+
+def test_the_fake_takes_what_is_signed_and_new_and_whole() -> None:
+    made = ready()
+    with serve(made.app) as url:
+        config = WebhookConfig.model_validate(dict(made.options(url)))
+        with build_client(Webhook, config, timeout=5) as client:
+            connector = Webhook(config, client)
+            connector.check()
+            receipts = list(connector.push(_batch()))
+    fake = made.app
+    assert isinstance(fake, FakeReceiver)
+    assert ([r.status for r in receipts], len(fake.crm.people)) == ([Status.APPLIED] * 3, 3)
+
+    signer = HmacSignature(SecretStr("shared-with-the-fake"))
+    good = {"batch_id": "b", "sync": "s", "op": "add", "records": [{"email": "a@b.example"}]}
+    json_type, key = {"Content-Type": "application/json"}, {"Idempotency-Key": "k"}
+    for headers, body, path, status in (
+        (json_type | key, good, "/records", 200),
+        (json_type | key, good, "/other", 404),
+        (json_type, good, "/records", 400),
+        (key, good, "/records", 415),
+        (json_type | key, good | {"records": []}, "/records", 400),
+        (json_type | key, good | {"more": 1}, "/records", 400),
+        (json_type | {"Idempotency-Key": "k2"}, good | {"op": "purge"}, "/records", 400),
+        (json_type | {"Idempotency-Key": "k3"}, good | {"records": [{"name": "x"}]}, "/records", 207),
+    ):
+        content = json.dumps(body).encode()
+        request = httpx.Request("POST", f"https://h.example{path}", headers=headers, content=content)
+        next(signer.auth_flow(request))
+        assert fake(request).status_code == status, (headers, body)
+    assert fake(httpx.Request("POST", "https://h.example/records", json=good)).status_code == 401
+
+
+def test_the_fake_asks_those_who_come_too_fast_to_wait() -> None:
+    fake = FakeReceiver("s", rate=Rate(1, 10.0), clock=lambda: 0.0)
+    config = WebhookConfig.model_validate({"url": URL.replace("/in?key=abc", "/records"), "secret": "s"})
+    connector = Webhook(config, build_client(Webhook, config, timeout=5, transport=Wire(fake)))
+    connector.check()
+
+    with pytest.raises(RateLimited) as raised:
+        connector.push(_batch())
+
+    assert raised.value.retry_after == 11
