@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import json
 import os
 import resource
 import socket
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import duckdb
 import httpx
 import paramiko  # type: ignore[import-untyped,unused-ignore]
 import pytest
@@ -417,6 +419,55 @@ def test_without_the_library_it_says_what_to_install(server: Sftp, monkeypatch: 
         connect(server).check()
 
     assert raised.value.fix == "Install it: pip install 'headgate[sftp]'."
+
+
+CONFIG = """
+[sources.warehouse]
+type = "duckdb"
+path = "warehouse.duckdb"
+
+[destinations.partner]
+type = "file"
+url = "sftp://{user}@127.0.0.1:{port}{folder}"
+private_key = "file:partner_key"
+known_hosts = "known_hosts"
+delivery = "snapshot"
+manifest = true
+"""
+MAPPING = """
+version: 1
+cohort:
+  name: people
+  owner: data@acme.example
+  purpose: Tell the partner who is who.
+  definition: Everybody.
+  source: { connection: warehouse, table: people, key: id }
+syncs:
+  - name: partner-people
+    destination: partner
+    mode: mirror
+    identifiers: [{ to: email, from: email }]
+"""
+
+
+def test_a_cohort_goes_to_a_partner_with_keys_that_are_files_of_the_project(server: Sftp, tmp_path: Path) -> None:
+    (tmp_path / "mappings").mkdir()
+    (tmp_path / "mappings" / "people.yaml").write_text(MAPPING)
+    given = {"user": server.user, "port": server.port, "folder": server.folder}
+    (tmp_path / "config.toml").write_text(CONFIG.format(**given))
+    (tmp_path / "partner_key").write_text(server.private_key)
+    (tmp_path / "known_hosts").write_text(server.known_hosts.read_text())
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
+        warehouse.execute("CREATE TABLE people AS SELECT i AS id, 'p' || i AS email FROM range(100) t(i)")
+    command = [sys.executable, "-m", "sync.cli.app", "--project", str(tmp_path), "run", "--first-run", "--json"]
+
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+
+    (report,) = json.loads(done.stdout)["syncs"]
+    assert (report["applied"], report["requests"]) == (100, 2)
+    written = (server.folder / "partner-people.csv").read_text().splitlines()
+    told = json.loads((server.folder / "partner-people.csv.manifest.json").read_text())
+    assert (len(written), written[0], told["rows"]) == (101, "email", 100)
 
 
 @pytest.mark.parametrize(

@@ -508,6 +508,24 @@ def test_a_wire_cut_at_the_commit_leaves_it_unknown_and_sending_again_settles_it
     assert len(database.rows) == 10
 
 
+@pytest.mark.parametrize(("what", "applied"), [(b"INSERT INTO", False), (b"COMMIT\0", None)])
+def test_a_wire_that_stalls_is_left_in_time(database: Database, what: bytes, applied: bool | None) -> None:
+    go_on = threading.Event()
+
+    def stall(seen: bytes) -> bool:
+        return what in seen and go_on.wait(30)
+
+    with cutter(database.server.port, stall) as wire:
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as raised:
+            push(database.connect(port=wire.port, seconds=1), rows(10))
+        took = time.monotonic() - began
+        go_on.set()
+
+    assert raised.value.applied is applied
+    assert took < 4
+
+
 def test_a_row_that_somebody_holds_is_waited_for_only_so_long(database: Database) -> None:
     database.ask("insert into people values ('p1@example.com')")
     with psycopg.connect(database.server.url(database.name)) as other:
