@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.examples", "tests.figures", "tests.servers"]
+pytest_plugins = ["tests.examples", "tests.figures", "tests.servers", "tests.integration.unleash_server"]
 
 
 @pytest.hookimpl(tryfirst=True)
