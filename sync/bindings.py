@@ -119,13 +119,19 @@ def bind_destinations(settings: Settings) -> tuple[dict[str, BoundDestination], 
 def _destination(name: str, entry: DestinationSettings, settings: Settings) -> BoundDestination:
     where: Location = ("destinations", name)
     known = list(registry.available())
-    if entry.type not in known:
+    if entry.type not in known and not registry.is_file(entry.type):
         fix = suggest(entry.type, known, "Installed connectors")
         raise ProjectError(
             [settings.places.problem((*where, "type"), "HG112", f"there is no connector {_told(entry.type)}", fix)]
         )
     try:
-        connector = registry.load(entry.type)
+        connector = registry.load(entry.type, settings.root)
+    except ProjectError as error:
+        if registry.is_file(entry.type):  # its problems have places of their own
+            raise
+        raise ProjectError(
+            [settings.places.problem((*where, "type"), error.code, error.message, error.fix)]
+        ) from None
     except HeadgateError as error:
         raise ProjectError(
             [settings.places.problem((*where, "type"), error.code, error.message, error.fix)]

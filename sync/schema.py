@@ -1,4 +1,4 @@
-"""JSON Schemas of the mapping files and of config.toml, made from the models that read them."""
+"""JSON Schemas of the mapping files, of config.toml and of manifests, made from the models that read them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,26 @@ __all__ = ["schemas"]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
+_OWN_MANIFEST = {
+    "type": "object",
+    "description": "A connector from a manifest file of the project; its options are those of the manifest.",
+    "properties": {
+        "type": {"type": "string", "pattern": r"\.toml$"},
+        "delivery": {"$ref": "#/$defs/DeliveryRules"},
+    },
+    "required": ["type"],
+}
+
+
 def schemas() -> dict[str, dict[str, Any]]:
-    """`mapping` and `config`: for editors, which complete and check while somebody types."""
-    return {"mapping": _mapping(), "config": _config()}
+    """`mapping`, `config` and `manifest`: for editors, which complete and check while somebody types."""
+    return {"mapping": _mapping(), "config": _config(), "manifest": _manifest()}
+
+
+def _manifest() -> dict[str, Any]:
+    from sync.sdk.manifest.reading import schema
+
+    return {"$schema": _DIALECT, **schema(), "title": "Headgate manifest of a connector"}
 
 
 def _mapping() -> dict[str, Any]:
@@ -34,6 +51,7 @@ def _config() -> dict[str, Any]:
     definitions["DeliveryRules"] = DeliveryRules.model_json_schema()
     sources = [_typed(name, model, definitions) for name, model in option_models().items()]
     destinations = [_typed(name, model, definitions, delivery=True) for name, model in _connectors().items()]
+    destinations.append(_OWN_MANIFEST)
     schema["properties"]["sources"] = _named(sources)
     schema["properties"]["destinations"] = _named(destinations)
     return {"$schema": _DIALECT, **schema, "title": "Headgate config.toml"}

@@ -19,7 +19,7 @@ from sync.errors import UsageError
 )
 @click.pass_obj
 def command(options: Options, out: Path | None) -> None:
-    """Write the JSON Schemas of the mapping files and of config.toml."""
+    """Write the JSON Schemas of the mapping files, of config.toml and of connectors' manifests."""
     from sync.project import schemas
 
     folder = out or options.project / ".headgate" / "schema"

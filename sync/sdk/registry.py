@@ -1,6 +1,7 @@
 """Finds connectors, ours and yours alike, through the entry-point group `headgate.connectors`.
 
-An entry point names a `Connector` class, written in Python or made of a manifest by `sync.sdk.manifest`.
+An entry point names a `Connector` class, written in Python or made of a manifest by `sync.sdk.manifest`. A
+manifest can also be used as it is: the path of a file that ends in `.toml` stands for a name.
 Listing imports nothing; a plugin that cannot be loaded is an error only for whoever uses it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.errors import Problem, ProjectError
@@ -16,9 +18,10 @@ from sync.errors import Problem, ProjectError
 if TYPE_CHECKING:
     from sync.sdk.connector import Connector
 
-__all__ = ["GROUP", "ConnectorEntry", "available", "load"]
+__all__ = ["CONTRACTS", "GROUP", "ConnectorEntry", "available", "contract_of", "is_file", "load"]
 
 GROUP = "headgate.connectors"
+CONTRACTS = "headgate.contracts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,36 @@ def available() -> dict[str, ConnectorEntry]:
     return {name: _entry(point) for name, point in sorted(_points().items())}
 
 
-def load(name: str) -> type[Connector[Any]]:
-    """The connector's class. Raises `ProjectError`: HG410 no such connector, HG411 it cannot be loaded."""
+def is_file(name: str) -> bool:
+    """Is this the path of a manifest, and not the name of an installed connector."""
+    return name.endswith(".toml")
+
+
+def load(name: str, root: Path | None = None) -> type[Connector[Any]]:
+    """The connector's class, of an installed connector or of a manifest file, whose path is relative to `root`.
+
+    Raises `ProjectError`: HG410 no such connector, HG411 it cannot be loaded, HG412 the manifest has mistakes.
+    """
+    if is_file(name):
+        from sync.sdk.manifest import connector
+
+        return connector((root or Path()) / Path(name).expanduser(), name)  # type: ignore[no-any-return]
     points = _points()
     if name not in points:
         raise _problem("HG410", f"there is no connector '{name}'", _nearest(name, points))
     return _load(points[name])
+
+
+def contract_of(name: str) -> Any:
+    """The contract class that the package of an installed connector offers under `headgate.contracts`; None where
+    it offers none. Raises `ProjectError` (HG411) where it cannot be loaded."""
+    point = next((point for point in entry_points(group=CONTRACTS) if point.name == name), None)
+    if point is None:
+        return None
+    try:
+        return point.load()
+    except (Exception, SystemExit) as exc:
+        raise _broken(_entry(point), "", f"its contract: {type(exc).__name__}: {exc}") from exc
 
 
 def _points() -> dict[str, EntryPoint]:

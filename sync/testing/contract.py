@@ -32,6 +32,7 @@ from sync.testing.case import Case, Failure, NotApplicable, require
 from sync.testing.check import CHECKS, Check
 from sync.testing.hostile import RateSignal, Wire
 from sync.testing.openapi import Described, Violation
+from sync.testing.places import place_of
 
 __all__ = ["ConnectorContract", "Result", "contract_for", "run"]
 
@@ -140,12 +141,16 @@ class ConnectorContract:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one check. `ok` is None where it did not apply, and `message` says why."""
+    """What became of one check. `ok` is None where it did not apply, and `message` says why.
+
+    `where` is the line of the author's code, or the key of the manifest, that a failed check is about.
+    """
 
     check: str
     object: str
     ok: bool | None
     message: str = ""
+    where: str = ""
 
 
 def run(contract: type[ConnectorContract], only: Container[str] | None = None) -> Iterator[Result]:
@@ -210,14 +215,17 @@ def _run(check: Check, case: Case) -> None:
 
 
 def _result(check: Check, contract: type[ConnectorContract], object: str, folder: Path) -> Result:
+    failure: Exception
     try:
         _run(check, Case(contract(), object, folder))
+        return Result(check.sentence, object, True)
     except NotApplicable as exc:
         return Result(check.sentence, object, None, str(exc))
-    except (Failure, Violation) as exc:
-        return Result(check.sentence, object, False, str(exc))
+    except Failure as exc:
+        failure, said = exc, str(exc)
     except HeadgateError as exc:
-        return Result(check.sentence, object, False, f"{type(exc).__name__}: {exc.message}")
+        failure, said = exc, f"{type(exc).__name__}: {exc.message}"
     except Exception as exc:  # noqa: BLE001 - a connector under test may raise anything
-        return Result(check.sentence, object, False, f"it raised {type(exc).__name__}: {exc}")
-    return Result(check.sentence, object, True)
+        failure, said = exc, f"it raised {type(exc).__name__}: {exc}"
+    where = place_of(contract.connector, check, object, failure)
+    return Result(check.sentence, object, False, said, where)

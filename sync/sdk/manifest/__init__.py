@@ -17,7 +17,8 @@ __all__ = ["connector"]
 
 
 def connector(package: str | Path, file: str = "") -> Any:
-    """The `Connector` class of a manifest: a path, or a package and the name of a file in it.
+    """The `Connector` class of a manifest: a package and the name of a file in it, or a path and how messages call
+    it.
 
     Raises `ProjectError` (HG412) with every mistake in the manifest.
     """
@@ -25,6 +26,6 @@ def connector(package: str | Path, file: str = "") -> Any:
     from sync.sdk.manifest.reading import read_file
 
     if isinstance(package, Path):
-        return make(read_file(package))
+        return make(read_file(package, file), package)
     with as_file(files(package) / file) as path:
-        return make(read_file(path, f"{package}/{file}"))
+        return make(read_file(path, f"{package}/{file}"), path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -52,6 +53,8 @@ class ManifestConnector(Connector[Config]):
     """Sends one request a batch, or one a record, as its manifest says."""
 
     manifest: ClassVar[Manifest]
+    path: ClassVar[Path | None] = None
+    """The manifest's file, where it came from one."""
 
     @classmethod
     def base_url(cls, config: Config) -> str:
@@ -354,8 +357,8 @@ _ADDRESS = Option(
 )
 
 
-def make(manifest: Manifest) -> type[ManifestConnector]:
-    """The connector class of a manifest."""
+def make(manifest: Manifest, path: Path | None = None) -> type[ManifestConnector]:
+    """The connector class of a manifest, which stands in the file `path`."""
     described: dict[str, Option] = {"base_url": _ADDRESS, **manifest.options}
     options: dict[str, Any] = {
         name: (_type(o), Described(default=... if o.default is None else o.default, description=o.description))
@@ -369,6 +372,7 @@ def make(manifest: Manifest) -> type[ManifestConnector]:
         "title": manifest.title,
         "docs": manifest.docs,
         "manifest": manifest,
+        "path": path,
         "config_model": create_model(f"{camel}Config", __base__=_Options, **options),
         "objects": objects,
         "unavailable": frozenset(manifest.unavailable),
