@@ -126,13 +126,9 @@ def _destination(name: str, entry: DestinationSettings, settings: Settings) -> B
         )
     try:
         connector = registry.load(entry.type, settings.root)
-    except ProjectError as error:
-        if registry.is_file(entry.type):  # its problems have places of their own
-            raise
-        raise ProjectError(
-            [settings.places.problem((*where, "type"), error.code, error.message, error.fix)]
-        ) from None
     except HeadgateError as error:
+        if isinstance(error, ProjectError) and registry.is_file(entry.type):
+            raise  # a manifest's problems have places of their own
         raise ProjectError(
             [settings.places.problem((*where, "type"), error.code, error.message, error.fix)]
         ) from None
