@@ -11,7 +11,7 @@ import pytest
 from connectors.hubspot import HubSpot, HubSpotConfig
 from sync.errors import AuthError, RateLimited, RequestError
 from sync.sdk.http import build_client
-from sync.sdk.nouns import Batch, Change, Op, Status
+from sync.sdk.nouns import Batch, Change, Op, Rate, Status
 from sync.testing.fakes.hubspot import FakeHubSpot
 from sync.testing.openapi import Checked, Described, Violation
 
@@ -103,7 +103,7 @@ def test_errors_of_the_fake_are_as_described(fake: FakeHubSpot, wire: Checked, h
         push(hubspot, "list_member", change("ada"), audience=dynamic)
     with pytest.raises(RequestError):
         push(hubspot, "list_member", change("ada"), audience="404")
-    fake.limit = 0
+    fake.rate = Rate(0, 10)
     with pytest.raises(RateLimited):
         hubspot.check()
     fake.token = "pat-other"

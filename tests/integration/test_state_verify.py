@@ -139,7 +139,7 @@ def test_who_was_taken_out_or_put_in_by_somebody_else_is_named_masked(shop: Shop
 
 
 def test_a_contact_whose_address_changed_is_known_by_its_id(shop: Shop) -> None:
-    shop.crm.contacts[shop.id(7)]["email"] = "married@acme.example"
+    shop.crm.change_contact(shop.id(7), email="married@acme.example")
 
     code, said = shop.headgate("state", "verify", "vip-crm")
 
