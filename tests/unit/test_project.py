@@ -192,7 +192,6 @@ def test_problems_of_all_files_are_told_together(folder: Folder) -> None:
 
     assert {(p.code, p.file) for p in found} == {
         ("HG105", "config.toml"),
-        ("HG106", "config.toml"),
         ("HG103", "mappings/b.yml"),
         ("HG107", "mappings/c.yaml"),
         ("HG110", "mappings/vips.yaml"),
