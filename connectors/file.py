@@ -218,10 +218,7 @@ class File(Connector[FileConfig]):
         return f"file:{config.path}" if config.path else f"file:{config.endpoint_url}{config.url}"
 
     def check(self) -> None:
-        """Write and remove an empty file where that is our own; elsewhere sign in and look.
-
-        Raises `AuthError` where files cannot be written.
-        """
+        """Write and remove an empty file; of S3 only look. Raises `AuthError` where files cannot be written."""
         self._folder.check()
 
     def push(self, batch: Batch) -> Outcome:

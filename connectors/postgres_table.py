@@ -4,8 +4,8 @@ The audience is the table. The mapping's identifiers are its key: a primary key 
 columns. A member is a row; whoever leaves the cohort has that row deleted, and no other row is ever touched.
 
 A batch is one transaction: COPY into a temporary table, then INSERT ... ON CONFLICT DO UPDATE, or DELETE. So a
-crash leaves all of it or nothing, and sending it again changes nothing. PostgreSQL 12 or later; a pooler in
-transaction mode will do.
+crash leaves all of it or nothing, and sending it again changes nothing. Made for PostgreSQL 12 and later, tested
+with 15.
 
 What the user needs, and no more:
 

@@ -15,7 +15,6 @@ import io
 import logging
 import re
 import socket
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -77,10 +76,11 @@ class SftpFolder:
         self._swept = False
 
     def check(self) -> None:
-        """Sign in, and look whether the folder is there."""
+        """Sign in, then write and remove an empty file."""
+        part = f"{self._path}/.check.{uuid4().hex}.part"
         with _Session(self._login, turn(self._http)) as session:
-            if not stat.S_ISDIR(session.client.stat(self._path).st_mode or 0):
-                raise FileNotFoundError(errno.ENOENT, "it is no folder")
+            session.client.open(part, "wx").close()
+            session.client.remove(part)
 
     @contextlib.contextmanager
     def published(self, name: str) -> Iterator[IO[bytes]]:

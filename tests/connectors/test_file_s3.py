@@ -22,7 +22,7 @@ from sync.sdk import s3
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Change, Op, Receipt, Status
 from sync.testing.contract import ConnectorContract
-from sync.testing.fakes.s3 import FakeS3, ready
+from sync.testing.fakes.file import FakeS3, ready
 from sync.testing.fakes.server import serve
 from sync.testing.hostile import Answer, Wire
 from tests.cutter import cutter

@@ -375,8 +375,11 @@ def test_a_folder_that_is_not_there_waits_for_somebody_to_make_it(server: Sftp) 
 
 
 def test_a_folder_that_the_user_may_not_write_pauses_the_destination(server: Sftp) -> None:
-    with pytest.raises(AuthError, match="does not let the user write"):
-        push(connect(server, url=f"sftp://{server.user}@127.0.0.1:{server.port}/usr"), batch(change(1)))
+    connector = connect(server, url=f"sftp://{server.user}@127.0.0.1:{server.port}/usr")
+
+    for attempt in (connector.check, lambda: push(connector, batch(change(1)))):
+        with pytest.raises(AuthError, match="does not let the user write"):
+            attempt()
 
 
 def test_a_full_disk_is_unavailable_and_the_old_file_stays(server: Sftp) -> None:
