@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from sync.errors import AuthError, ProtocolError, RateLimited, RequestError, Unavailable
+from sync.errors import AuthError, ProjectError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.connector import Creates, Describes, Polls, Reads
 from sync.sdk.http import build_client
 from sync.sdk.manifest import connector
+from sync.sdk.manifest.platform import make
+from sync.sdk.manifest.reading import read_manifest
 from sync.sdk.nouns import Batch, Change, Delivery, Field, Job, Member, ObjectSpec, Op, Receipt, Status
 from sync.testing import samples
 from sync.testing.contract import ConnectorContract, run
@@ -355,3 +357,67 @@ def test_another_address_is_an_option_of_every_manifest() -> None:
     assert kind.base_url(there) == "https://eu1.perch.example/v3"
     assert kind.account(here) != kind.account(kind.config_model(token="t2", base_url="http://127.0.0.1:9"))
     assert "other" not in kind.account(there)
+
+
+# Planted bugs: each is a sound manifest with one mistake that a reader of the platform's pages could make.
+
+BUGS = [
+    ("quill", ", match = \"user_id\", identifier = \"value\"", "", "the others are applied"),
+    ("larder", 'index = "source.pointer"', 'index = "source.pointr"', "a rejected record has a reason"),
+    ("umber", "keyed = true, base = 1", "keyed = true, base = 0", "a rejected record has a reason"),
+    ("perch", 'applied = "removed"', 'applied = "taken_out"', "exactly one receipt"),
+    ("perch", 'record = "{remote_id:integer}"', 'record = "{remote_id}"', "exactly one receipt"),
+    ("perch", 'identifier = "email"\nid', 'identifier = "mail"\nid', "exactly one receipt"),
+    ("perch", 'at = "paging.next"', 'at = "paging.nxt"', "who was added is read back"),
+    ("perch", 'members = "filter.email.in"', 'members = "filter.email"', "exactly one receipt"),
+    ("mosaic", 'unlist.php"\nplace = "form"', 'unlist.php"\nplace = "json"', "exactly one receipt"),
+    ("mosaic", 'bodies = ["1"]', 'success = { at = "" }', None),
+    ("kestrel", 'done = ["DONE"]', 'done = ["FINISHED"]', "exactly one receipt"),
+    ("kestrel", 'running = ["QUEUED", "WORKING"]', 'running = ["QUEUED"]', "exactly one receipt"),
+    ("kestrel", 'index = "row", base = 1', 'index = "row", base = 0', "a rejected record has a reason"),
+    ("rill", ", success = { at = \"entry_id\" } }", " }", "exactly one"),
+    ("onyx", "gone = [404]", "gone = [404, 422]", "a rejected record has a reason"),
+    ("onyx", 'success = { at = "person.id" }', 'success = { at = "persn.id" }', "exactly one receipt"),
+    ("tern", 'header = "Location"', 'id = "job"', "exactly one receipt"),
+    ("tiller", 'success = { at = "_version" }', 'statuses = [200]', "exactly one receipt"),
+    ("sable", 'plain_success = ["empty"]', "", "exactly one receipt"),
+    ("wren", "good = [0]", "good = [0, 1600]", "a rejected record has a reason"),
+    ("vireo", 'taken = "data.change.received"', 'taken = "data.change.recieved"', "exactly one receipt"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "sentence"), BUGS, ids=[f"{bug[0]}-{n}" for n, bug in enumerate(BUGS)]
+)
+def test_a_mistake_in_a_manifest_is_caught(name: str, old: str, new: str, sentence: str | None) -> None:
+    text = (FOLDER / f"{name}.toml").read_text()
+    assert old in text
+    if sentence is None:
+        with pytest.raises(ProjectError):
+            read_manifest(text.replace(old, new), name)
+        return
+    kind = make(read_manifest(text.replace(old, new), name))
+    shared = {"connector": kind, "config": options(name)}
+    bitten = type("Planted", (Refusing if name in ALL_OR_NOTHING else Shape,), shared)
+
+    found = [r for r in run(bitten, Only(sentence)) if r.ok is False]
+
+    assert found
+
+
+class Refusing(Shape):
+    """One whose platform refuses the first even where it then refuses all."""
+
+    def refuse_first(self, request: httpx.Request) -> httpx.Response | None:
+        self.platform.refusing = True
+        return self.platform(request)
+
+
+class Only:
+    """The checks whose sentence has these words."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __contains__(self, sentence: object) -> bool:
+        return self.words in str(sentence)

@@ -17,7 +17,7 @@ from sync.authoring import write_package
 from sync.cli import app
 from sync.errors import UsageError
 from sync.testing.fakes.server import serve
-from tests.connectors.shapes.platforms import Quill
+from tests.connectors.shapes.platforms import Kestrel, Quill
 
 SHAPES = Path(__file__).parent.parent / "connectors" / "shapes"
 
@@ -246,3 +246,20 @@ def test_a_sync_to_a_manifest_file_adds_and_removes(project: Any, capsys: Any) -
 
     assert first == {f"p{n}" for n in range(5)}
     assert set(platform.people) == {f"p{n}" for n in range(1, 6)}
+
+
+def test_a_job_of_a_manifest_is_asked_about_by_the_next_process(project: Any, tmp_path: Path) -> None:
+    platform = Kestrel()
+    platform.state = ["QUEUED"] * 2
+    secrets = 'client_id = "us"\nclient_secret = "env:IT_SECRET"\nadvertiser = "77"\n[delivery]\njob_wait = "0.1s"'
+    with serve(platform) as url:
+        run = project("kestrel", url, "audience_member", "hashed_email", secrets)
+        waiting = run("run", "--first-run")
+        config = tmp_path / "config.toml"
+        config.write_text(config.read_text().replace('job_wait = "0.1s"', 'job_wait = "30s"'))
+        code, said = headgate("--project", str(tmp_path), "run", "--json", folder=tmp_path)
+
+    assert waiting != 0
+    assert (code, json.loads(said.splitlines()[0])["syncs"][0]["applied"]) == (0, 5)
+    assert len(platform.people) == 5
+    assert len([r for r in platform.requests if r.method == "POST"]) == 1  # it was not handed in again
