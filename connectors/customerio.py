@@ -1,4 +1,4 @@
-"""Customer.io manual segments, from the manifest `manifests/customerio.toml`."""
+"""Customer.io: people and manual segments, from the manifest `manifests/customerio.toml`."""
 
 from sync.sdk.manifest import connector
 

@@ -166,14 +166,6 @@ class TestPerRecord(Acme):
         return self.answer(request) if request.method != "GET" else httpx.Response(200)
 
 
-class TestCustomerIO(ConnectorContract):
-    connector = CustomerIO
-    config: ClassVar = {"site_id": "site-1", "api_key": "k3y-of-customerio"}
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={})
-
-
 def _batch(op: Op, *emails: str, **fields: Any) -> Batch:
     changes = tuple(Change(op, f"k{n}", {"email": e}, fields) for n, e in enumerate(emails))
     return Batch("b7", "vip", "member", "12", changes)
@@ -187,21 +179,6 @@ def _push(text: str, answer: httpx.Response, batch: Batch) -> tuple[list[Any], l
 
 
 OK = httpx.Response(200, json={"code": 0})
-
-
-def test_customerio_sends_the_ids_of_a_segment() -> None:
-    config = CustomerIO.config_model(site_id="site", api_key="key", id_type="email", host="track-eu.customer.io")
-    wire = Wire(lambda request: httpx.Response(200, json={}))
-    changes = (Change(Op.REMOVE, "k", {"id": "ana@acme.example"}, {}),)
-
-    CustomerIO(config, build_client(CustomerIO, config, timeout=5, transport=wire)).push(
-        Batch("b", "s", "segment_member", "7", changes)
-    )
-
-    (request,) = wire.requests
-    assert str(request.url) == "https://track-eu.customer.io/api/v1/segments/7/remove_customers?id_type=email"
-    assert json.loads(request.content) == {"ids": ["ana@acme.example"]}
-    assert request.headers["authorization"] == "Basic c2l0ZTprZXk="
 
 
 def test_the_object_is_what_the_manifest_says() -> None:

@@ -50,7 +50,7 @@ class Silent(_Answered):
 class ByIndex(_Answered):
     """Refusals in a list, each with the number of its record: a number, several, or a path that begins with one
     (`/data/3/email`, `contacts[3]`). Without `index` the entries are the numbers; with `keyed` the list is an
-    object whose keys are. `base` is the number of the first record."""
+    object whose keys are. `base` is the number of the first record. A 200 with a `plain_success` lists nobody."""
 
     kind: Literal["by_index"]
     list: str
@@ -139,6 +139,8 @@ def read(answer: Any, plain: Sequence[str], changes: Sequence[Change], response:
         raise unproven(answer.success.at, response)
     if isinstance(answer, Silent):
         receipts = _silent(answer, plain, changes, body, response)
+    elif isinstance(answer, ByIndex | ByIdentifier) and response.status_code == 200 and _shape(body) in plain:
+        receipts = _all(changes, Status.APPLIED)  # nobody is listed
     else:
         receipts = _READERS[type(answer)](answer, changes, body, response)
     return [_accepted(one) for one in receipts] if answer.accepted else receipts
@@ -211,11 +213,15 @@ def _id(entry: Any, path: str) -> str | None:
     return text(found) if isinstance(found, str | int) and not isinstance(found, bool) and found != "" else None
 
 
+def _shape(body: Any) -> str:
+    """What `plain_success` calls a body that says next to nothing."""
+    return "empty" if body is ABSENT else "{}" if body == {} else "other"
+
+
 def _silent(
     answer: Silent, plain: Sequence[str], changes: Sequence[Change], body: Any, response: httpx.Response
 ) -> list[Receipt]:
-    shape = "empty" if body is ABSENT else "{}" if body == {} else "other"
-    if answer.success is None and response.status_code != 204 and shape not in plain:
+    if answer.success is None and response.status_code != 204 and _shape(body) not in plain:
         raise ProtocolError(f"status {response.status_code} came with a body that proves nothing", response.text)
     return [Receipt(change.key, Status.APPLIED, remote_id=_id(body, answer.remote_id)) for change in changes]
 
