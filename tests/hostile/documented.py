@@ -27,6 +27,11 @@ _DOCUMENTED: dict[tuple[str, Op], frozenset[str]] = {
     # Everybody who is there: who came is in it twice or once, and who left is not.
     ("launchdarkly segment_member", Op.ADD): frozenset({"tells of one record more"}),
     ("launchdarkly segment_member", Op.REMOVE): _NAMES_NOBODY,
+    # `{}`: everybody was taken.
+    ("customerio person", Op.ADD): frozenset({"answers 200 with {}"}),
+    ("customerio person", Op.UPDATE): frozenset({"answers 200 with {}"}),
+    ("customerio person_by_email", Op.ADD): frozenset({"answers 200 with {}"}),
+    ("customerio person_by_email", Op.UPDATE): frozenset({"answers 200 with {}"}),
     # One contact, whose only list is of tags; who is not in a segment's answer is looked up.
     ("mailchimp member", Op.ADD): _NAMES_NOBODY - {"answers for another batch"},
     ("mailchimp member", Op.UPDATE): _NAMES_NOBODY,
