@@ -36,7 +36,7 @@ from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Header, account_of
+from sync.sdk.auth import Header
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.http import reset_after
 from sync.sdk.nouns import Batch, Field, Limits, Member, ObjectSpec, Op, Page, Receipt, Status
@@ -80,6 +80,10 @@ class _Segment(Shape):
         return [*found, *(value for one in self.contexts if one.kind == kind for value in one.values)]
 
 
+class _Segments(Shape):
+    items: list[_Segment]
+
+
 def _object(name: str, title: str, size: int, *, readable: bool) -> ObjectSpec:
     return ObjectSpec(
         name=name,
@@ -105,19 +109,9 @@ class LaunchDarkly(HttpConnector[LaunchDarklyConfig]):
     unavailable: ClassVar[frozenset[int]] = frozenset({409})
 
     @classmethod
-    def base_url(cls, config: LaunchDarklyConfig) -> str:
-        """The instance's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: LaunchDarklyConfig) -> httpx.Auth:
         """The token alone: LaunchDarkly knows no scheme before it."""
         return Header("Authorization", config.token)
-
-    @classmethod
-    def account(cls, config: LaunchDarklyConfig) -> str:
-        """The token: which account it belongs to, it does not tell."""
-        return account_of(config.base_url, config.token)
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:
@@ -178,10 +172,6 @@ class LaunchDarkly(HttpConnector[LaunchDarklyConfig]):
 
     def _request(self, method: str, path: str, body: Any, kind: str = "application/json") -> httpx.Request:
         return self.http.build_request(method, path, content=dumps(body), headers={"Content-Type": kind})
-
-
-class _Segments(Shape):
-    items: list[_Segment]
 
 
 def _receipt(key: str, there: bool, op: Op) -> Receipt:

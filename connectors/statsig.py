@@ -30,7 +30,7 @@ from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Header, account_of
+from sync.sdk.auth import Header
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.nouns import Batch, Field, Limits, Member, ObjectSpec, Op, Page, Rate, Receipt, Status
 from sync.sdk.values import dumps, text
@@ -61,6 +61,10 @@ class _Made(Shape):
 
 class _Created(Shape):
     data: _Made
+
+
+class _All(Shape):
+    data: list[Any]
 
 
 class _Ids(Shape):
@@ -95,23 +99,13 @@ class Statsig(HttpConnector[StatsigConfig]):
     }
 
     @classmethod
-    def base_url(cls, config: StatsigConfig) -> str:
-        """The API's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: StatsigConfig) -> httpx.Auth:
         """The Console API key, in a header of its own."""
         return Header("STATSIG-API-KEY", config.key)
 
-    @classmethod
-    def account(cls, config: StatsigConfig) -> str:
-        """The key: a project owns the quota, and a key belongs to one project."""
-        return account_of(config.base_url, config.key)
-
     def check(self) -> None:
         """Read one segment of the project, or none."""
-        read(_Any, self.http.get(_SEGMENTS, params={"limit": 1}, headers=_headers()))
+        read(_All, self.http.get(_SEGMENTS, params={"limit": 1}, headers=_headers()))
 
     def request(self, batch: Batch) -> httpx.Request:
         """One op, for all ids of the batch."""
@@ -142,10 +136,6 @@ class Statsig(HttpConnector[StatsigConfig]):
     def _request(self, method: str, path: str, body: Any) -> httpx.Request:
         headers = _headers() | {"Content-Type": "application/json"}
         return self.http.build_request(method, path, content=dumps(body), headers=headers)
-
-
-class _Any(Shape):
-    data: list[Any]
 
 
 def _segment(audience: str | None) -> str:

@@ -27,7 +27,7 @@ from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Header, account_of
+from sync.sdk.auth import Header
 from sync.sdk.connector import Config, Connector
 from sync.sdk.nouns import Batch, Delivery, Field, Limits, Member, ObjectSpec, Op, Outcome, Page, Receipt, Status
 from sync.sdk.values import dumps, text
@@ -124,19 +124,9 @@ class Unleash(Connector[UnleashConfig]):
         self.objects = {"segment_member": _object(config.context_field, config.max_values)}
 
     @classmethod
-    def base_url(cls, config: UnleashConfig) -> str:
-        """The instance's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: UnleashConfig) -> httpx.Auth:
         """The token alone: Unleash knows no scheme before it."""
         return Header("Authorization", config.token)
-
-    @classmethod
-    def account(cls, config: UnleashConfig) -> str:
-        """The instance, as this token reaches it."""
-        return account_of(config.base_url, config.token)
 
     def check(self) -> None:
         """Read the segments."""

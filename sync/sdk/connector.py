@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from sync.errors import DestinationError
 from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Page, Receipt
@@ -53,9 +53,9 @@ class Connector(ABC, Generic[C]):
         self.http = http
 
     @classmethod
-    def base_url(cls, config: C) -> str:  # noqa: ARG003 - connectors override it
-        """What relative request URLs are resolved against; empty for a connector without HTTP."""
-        return ""
+    def base_url(cls, config: C) -> str:
+        """What relative request URLs are resolved against: the option `base_url`; empty without HTTP."""
+        return str(getattr(config, "base_url", ""))
 
     @classmethod
     def auth(cls, config: C) -> httpx.Auth | None:  # noqa: ARG003 - connectors override it
@@ -72,8 +72,16 @@ class Connector(ABC, Generic[C]):
 
     @classmethod
     def account(cls, config: C) -> str:
-        """Whose quota requests count against: pacing and the breaker are shared by equal values."""
-        return cls.base_url(config)
+        """Whose quota requests count against: pacing and the breaker are shared by equal values.
+
+        The address, and a digest of the options that are secrets where there are any: which account those open,
+        only the destination knows.
+        """
+        from sync.sdk.auth import account_of
+
+        options = (getattr(config, name) for name in type(config).model_fields)
+        secrets = [option for option in options if isinstance(option, SecretStr)]
+        return account_of(cls.base_url(config), *secrets) if secrets else cls.base_url(config)
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:

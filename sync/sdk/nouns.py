@@ -92,7 +92,7 @@ class Rate:
 class Limits:
     """What the destination takes at once. The engine never exceeds it."""
 
-    batch_size: int | None = None  # records in a batch; None: no limit
+    batch_size: int | None = None  # records in a batch, or in a whole audience; None: no limit
     batch_bytes: int | None = None  # JSON bytes of the records of a batch; None: no limit
     concurrency: int = 1  # requests at the same time
     rates: tuple[Rate, ...] = ()

@@ -514,3 +514,41 @@ def test_an_expired_token_is_replaced_before_it_is_used() -> None:
     assert client.get("/").json() == {"token": "t2"}
     assert b"client_secret=s3cret" in server.forms[0]
     assert b"scope=people" in server.forms[0]
+
+
+class Keyed(Config):
+    """An address and two secrets."""
+
+    base_url: str = "https://api.acme.example"
+    user: str = "ada"
+    token: SecretStr = SecretStr("t0ken")
+    spare: SecretStr | None = None
+
+
+class Common(Connector[Keyed]):
+    """A connector that leaves address and account to what all have in common."""
+
+    name, title, config_model, objects = "common", "Common", Keyed, {}
+
+    def check(self) -> None:
+        """Nothing."""
+
+    def push(self, batch: Batch) -> Outcome:
+        return []
+
+
+def test_the_address_and_the_secrets_tell_whose_quota_it_is() -> None:
+    mine = Common.account(Keyed())
+
+    assert Common.base_url(Keyed()) == "https://api.acme.example"
+    assert mine == Common.account(Keyed(user="bob")) != Common.account(Keyed(token=SecretStr("other")))
+    assert mine != Common.account(Keyed(spare=SecretStr("s"))) != Common.account(Keyed(token=SecretStr("s")))
+    assert mine != Common.account(Keyed(base_url="https://eu.acme.example"))
+    assert "t0ken" not in mine
+
+
+def test_without_secrets_the_address_is_the_account_and_without_http_there_is_none() -> None:
+    class Bare(Common):
+        config_model = Config
+
+    assert (Bare.base_url(Config()), Bare.account(Config())) == ("", "")
