@@ -21,6 +21,11 @@ _NAMES_NOBODY = frozenset(
 _EMPTY = frozenset({"answers 204 with a body", "contradicts itself"})
 
 _DOCUMENTED: dict[tuple[str, Op], frozenset[str]] = {
+    # The number of an upload, which another upload may have; what became of it is a count.
+    ("google_data_manager audience_device", Op.ADD): frozenset({"answers for another batch"}),
+    ("google_data_manager audience_device", Op.REMOVE): frozenset({"answers for another batch"}),
+    ("google_data_manager audience_member", Op.ADD): frozenset({"answers for another batch"}),
+    ("google_data_manager audience_member", Op.REMOVE): frozenset({"answers for another batch"}),
     # 204 without a body.
     ("launchdarkly big_segment_member", Op.ADD): _NAMES_NOBODY | _EMPTY,
     ("launchdarkly big_segment_member", Op.REMOVE): _NAMES_NOBODY | _EMPTY,
