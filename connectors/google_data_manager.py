@@ -107,7 +107,7 @@ class _Records(Shape):
 
 class _Failed(Shape):
     count: int = Option(0, alias="recordCount")
-    reason: str = ""
+    reason: str = Option("", pattern="^[A-Z_]{0,120}$")  # it is told: no room for anybody's data
 
 
 class _Errors(Shape):

@@ -14,7 +14,9 @@ from sync.engine.receipts import discreet, read, the_same_for_all
 from sync.engine.report import Observer
 from sync.engine.tally import Tally
 from sync.errors import AuthError, HeadgateError, ProtocolError
+from sync.logging import hide_secrets
 from sync.sdk.nouns import Batch, Delivery, Receipt, Status
+from sync.sdk.values import mask
 from sync.state.base import State
 from sync.state.nouns import Attempt, BatchRow, Outcomes, Run, RunStatus
 
@@ -22,6 +24,7 @@ __all__ = ["Dispatch", "Halt"]
 
 _MARGIN = 2.0  # seconds for clocks and for the kernel to close a connection
 _BREAKER_MIN = 50  # rejected records before a share means anything
+_REMARKS, _REMARK = 20, 300  # of a run, and characters of each
 
 
 class Halt(HeadgateError):
@@ -50,6 +53,7 @@ class Dispatch:
     tally: Tally
     cause: BaseException | None = None  # why it halts
     _halted: threading.Event = field(default_factory=threading.Event)
+    _remarked: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -104,12 +108,23 @@ class Dispatch:
 
     def read(self, row: BatchRow, batch: Batch, receipts: Iterable[Receipt]) -> Outcomes:
         """The outcomes that receipts tell; a whole audience is taken whole or not at all."""
+        receipts = list(receipts)
+        self._remark(receipts)
         outcomes = read(row, batch, receipts)
         if not self.snapshot:
             return discreet(outcomes, row, batch, self.private)
         if outcomes.exceptions:
             raise ProtocolError("the destination did not take the whole audience")
         return Outcomes(applied=row.size)
+
+    def _remark(self, receipts: Iterable[Receipt]) -> None:
+        """Tell, once a run, what a connector remarks of accepted records: none is blamed for it, or keeps it."""
+        said = {receipt.reason for receipt in receipts if receipt.status is Status.ACCEPTED and receipt.reason}
+        with self._lock:
+            fresh = sorted(said - self._remarked)[: _REMARKS - len(self._remarked)]
+            self._remarked.update(fresh)
+        for remark in fresh:
+            self.observer.note(self.job.name, f"{self.job.destination}: {mask(hide_secrets(remark[:_REMARK]))}")
 
     def alike(self, row: BatchRow, batch: Batch, status: Status, reason: str) -> Outcomes:
         """One outcome for every record of a batch."""

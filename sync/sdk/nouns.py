@@ -154,7 +154,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one change. A rejection says why; what the destination said is evidence."""
+    """What became of one change. A rejection says why; what the destination said is evidence.
+
+    The reason of an accepted one is told once a run, and is in the connector's own words: counts of failures
+    where the destination does not say whose they are, for example.
+    """
 
     key: str
     status: Status

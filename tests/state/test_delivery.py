@@ -13,7 +13,7 @@ import pytest
 
 from connectors.webhook import Webhook, WebhookConfig
 from sync.engine import dispatch
-from sync.engine.report import SyncReport, exit_code
+from sync.engine.report import SilentObserver, SyncReport, exit_code
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Delivery, Job, Limits, Op, Outcome, Rate, Receipt, Status
@@ -28,6 +28,31 @@ def totals(report: SyncReport) -> dict[str, int]:
 
 
 # --- all is well ----------------------------------------------------------------------------------------------
+
+
+class _Listening(SilentObserver):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def note(self, sync: str, message: str) -> None:
+        """Keep it."""
+        self.heard.append(f"{sync}: {message}")
+
+
+def test_what_a_connector_remarks_of_accepted_records_is_told_once_a_run(world: World) -> None:
+    def counted(desk: Desk, batch: Batch) -> Outcome:
+        remark = "1 of 3 records failed for somebody@x.example, and nobody knows which"
+        return [replace(desk.apply(change), status=Status.ACCEPTED, reason=remark) for change in batch.changes]
+
+    listening = _Listening()
+    world.people(12).desk.always = counted
+
+    report = world.runner(observer=listening).run(world.job, first_run=True)
+
+    assert (totals(report), len(world.desk.pushes)) == ({"accepted": 12}, 2)
+    assert listening.heard == [f"{SYNC}: crm: 1 of 3 records failed for s•••@x.example, and nobody knows which"]
 
 
 def test_a_first_run_sends_everybody_once_in_full_batches(world: World) -> None:
