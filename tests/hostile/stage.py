@@ -179,7 +179,8 @@ class Stage(World):
 
     def _group(self, batch: Batch) -> Group:
         """The group of a batch, or of the half of one."""
-        people = [str(change.identifiers[self.stand.identifier]) for change in batch.changes]
+        sent = [str(change.identifiers[self.stand.identifier]) for change in batch.changes]
+        people = [self._address_of.get(text, text) for text in sent]
         group = self._group_of.get(people[0])
         if group is None:
             group = self._new(people, batch)
