@@ -27,7 +27,7 @@ from sync.errors import DestinationError, HeadgateError
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import build_client
 from sync.sdk.nouns import Change, ObjectSpec, Op
-from sync.testing import answers, audiences, declared, receipts, samples
+from sync.testing import answers, audiences, declared, discovery, receipts, samples
 from sync.testing.case import Case, Failure, NotApplicable, require
 from sync.testing.check import CHECKS, Check
 from sync.testing.hostile import RateSignal, Wire
@@ -36,7 +36,7 @@ from sync.testing.places import place_of
 
 __all__ = ["ConnectorContract", "Result", "contract_for", "run"]
 
-_ = (declared, receipts, answers, audiences)  # importing them registers their checks
+_ = (declared, receipts, answers, audiences, discovery)  # importing them registers their checks
 
 
 Note = Callable[[str, object], None]

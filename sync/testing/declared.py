@@ -10,7 +10,7 @@ from sync.sdk.connector import Config
 from sync.testing.case import Case, require, watching
 from sync.testing.check import check
 
-_TYPES = {"string", "integer", "number", "boolean", "date", "timestamp", "json"}
+TYPES = {"string", "integer", "number", "boolean", "date", "timestamp", "json"}
 _SECRET = re.compile(r"(^|_)(token|secret|password|passphrase|api_key|private_key|credential)s?($|_)")
 
 
@@ -64,7 +64,7 @@ def known_fields(case: Case) -> None:
     names = [f.name for f in case.spec.fields]
     require(len(names) == len(set(names)), "two fields have the same name")
     for one in case.spec.fields:
-        require(one.type in _TYPES, f"the field '{one.name}' has the unknown type '{one.type}'")
+        require(one.type in TYPES, f"the field '{one.name}' has the unknown type '{one.type}'")
         require(one.hash in (None, "sha256", "md5"), f"the field '{one.name}' has the unknown hash '{one.hash}'")
 
 

@@ -45,6 +45,8 @@ def _way(connector: type[ManifestConnector], check: Check, object: str, said: st
     part, op = _part(check), said.partition(":")[0]
     if part == "audiences":
         return ("objects", object, "members")
+    if part == "discovery":
+        return ("objects", object, "create")
     if part == "declared":
         return ("objects", object)
     if "429" in check.sentence:
@@ -66,7 +68,7 @@ def _raised(connector: type[Connector[Any]], error: Exception) -> str:
 
 def _verb(connector: type[Connector[Any]], check: Check) -> str:
     """The method the check is about."""
-    names = {"audiences": ["members"], "declared": []}.get(
+    names = {"audiences": ["members"], "discovery": ["create_audience"], "declared": []}.get(
         _part(check), ["receipts", "push"] if issubclass(connector, HttpConnector) else ["push"]
     )
     names = (

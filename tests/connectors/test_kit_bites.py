@@ -511,6 +511,70 @@ class ReadsNobody(Reading):
         return Page([Member({"email": email}) for email in (json_object(answer) or {}).get("emails", [])])
 
 
+class Able(Reading):
+    """A sound connector that makes lists, and says which fields there are."""
+
+    def create_audience(self, object: str, title: str) -> str:
+        return self.made(json_object(self.http.post("/lists", content=dumps({"title": title})).content) or {})
+
+    def made(self, answer: dict[str, Any]) -> str:
+        if not isinstance(answer.get("id"), str):
+            raise ProtocolError("no id")
+        return answer["id"]
+
+    def describe(self, object: str) -> Iterable[Field]:
+        return self.fields(json_object(self.http.get("/fields").content) or {})
+
+    def fields(self, answer: dict[str, Any]) -> Iterable[Field]:
+        if not isinstance(answer.get("fields"), list):
+            raise ProtocolError("no fields")
+        return [Field(one["name"], one["type"]) for one in answer["fields"]]
+
+
+class AbleContract(ReadingContract):
+    connector = Able
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/lists":
+            return httpx.Response(200, json={"id": "new"})
+        if request.url.path == "/fields":
+            known = [{"name": "email", "type": "string"}, {"name": "score", "type": "number"}]
+            return httpx.Response(200, json={"fields": known})
+        if request.url.path.startswith("/lists/"):
+            known = request.url.path.split("/")[2] in ("1234", "new")
+            return super().answer(request) if known else httpx.Response(404)
+        return super().answer(request)
+
+
+class TestAble(AbleContract):
+    """A connector that makes and describes passes whole."""
+
+
+class MakesAnotherId(Able):
+    def made(self, answer):
+        return f"list-{super().made(answer)}"
+
+
+class MakesAnyId(Able):
+    def made(self, answer):
+        return str(answer.get("id"))
+
+
+class DescribesOddTypes(Able):
+    def fields(self, answer):
+        return [replace(one, type="varchar") for one in super().fields(answer)]
+
+
+class DescribesTwice(Able):
+    def fields(self, answer):
+        return [*super().fields(answer), *super().fields(answer)]
+
+
+class DescribesNothing(Able):
+    def fields(self, answer):
+        return [Field(one["name"]) for one in answer.get("fields", [])]
+
+
 BUGS: list[tuple[type[Connector[Any]], str]] = [
     (DropsWhatIsShort, "an answer one entry short is not read as if it were whole"),
     (TrustsAny200, "a 200 with nonsense (html) is never applied"),
@@ -560,12 +624,18 @@ BUGS: list[tuple[type[Connector[Any]], str]] = [
     (ForgetsSettled, "a job survives JSON, is polled, and never asks again about settled records"),
     (DoneUnlessRunning, "a poll answered with nonsense settles nothing as applied"),
     (ReadsThePageOnce, "who was added is read back, and who was removed is not"),
+    (MakesAnotherId, "an audience that it makes can be filled at once"),
+    (MakesAnyId, "nonsense instead of a new audience's id is an error"),
+    (DescribesOddTypes, "the fields it says the account has are of known types, and each is there once"),
+    (DescribesTwice, "the fields it says the account has are of known types, and each is there once"),
+    (DescribesNothing, "nonsense instead of fields is an error, never an account without fields"),
     (ReadsNobody, "nonsense instead of a page of members is an error, never an empty audience"),
 ]
 
 
 BASES: list[tuple[type[Connector[Any]], type[ConnectorContract]]] = [
     (SoundJob, SoundJobContract),
+    (Able, AbleContract),
     (Reading, ReadingContract),
     (Connector, SoundContract),
 ]

