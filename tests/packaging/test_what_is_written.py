@@ -46,7 +46,8 @@ def command_of(name: str, words: str) -> click.Command:
 @pytest.mark.parametrize(("where", "name", "words"), list(uses()))
 def test_a_command_in_the_documents_exists_and_takes_those_options(where: str, name: str, words: str) -> None:
     assert name in COMMAND_NAMES
-    known = {flag for parameter in command_of(name, words).params for flag in parameter.opts}
+    options = command_of(name, words).params
+    known = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
     known |= {"--project", "--json", "--select", "--exclude", "--help"}
 
     assert set(re.findall(r"--[a-z-]+", words)) <= known
