@@ -18,6 +18,7 @@ from sync.errors import ProtocolError
 from sync.sdk.answer import Shape, read
 from sync.sdk.nouns import Batch, Change, Job, Outcome, Receipt, Status
 from sync.sdk.values import text
+from sync.sdk.wire import MAX_ANSWER
 
 __all__ = ["begin", "poll"]
 
@@ -26,6 +27,9 @@ _LONGEST = 60.0  # seconds between two polls
 _OVER = ("JobComplete", "Failed", "Aborted")
 _RESULTS = {"successfulResults": "sf__Id", "failedResults": "sf__Error", "unprocessedrecords": ""}
 _GONE = "Salesforce does not have the job any more: it keeps them for seven days"
+
+# A result repeats a record that was refused because a field was too long; csv would stop at 128 KiB of it.
+csv.field_size_limit(MAX_ANSWER)
 
 
 class _Info(Shape):
@@ -41,9 +45,9 @@ def begin(session: Session, kind: str, key: str, changes: Sequence[Change]) -> J
     job = read(_Info, session.send("POST", _JOBS, body))
     path = f"{_JOBS}/{job.id}"
     rows, headers = _file(key, changes), {"Content-Type": "text/csv"}
-    session.http.put(f"{session.data}{path}/batches", content=rows, headers=headers)
-    closed = read(_Info, session.send("PATCH", path, {"state": "UploadComplete"}))
-    if closed.id != job.id or closed.state in ("Open", "Aborted"):
+    taken = session.http.put(f"{session.data}{path}/batches", content=rows, headers=headers).status_code == 201
+    closed = read(_Info, session.send("PATCH", path, {"state": "UploadComplete" if taken else "Aborted"}))
+    if not taken or closed.id != job.id or closed.state in ("Open", "Aborted"):
         raise ProtocolError("Salesforce did not take the job's rows")
     return Job(job.id)
 

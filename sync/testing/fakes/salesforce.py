@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
@@ -38,6 +39,9 @@ Refused = tuple[str, str]
 _DATA = r"/services/data/v\d\d\.0"
 _JOB = rf"{_DATA}/jobs/ingest/(\w+)"
 _MOST, _ADDRESS, _FILE = 200, 16_384, 100_000_000
+
+
+csv.field_size_limit(_FILE)
 
 
 class FakeSalesforce(Fake):
@@ -229,23 +233,33 @@ class FakeSalesforce(Fake):
         records = self._collection(asked)
         if isinstance(records, httpx.Response):
             return records
-        return self._each(asked, lambda of, fields: self._put(of, key, fields, records, kind))
+        put = self._upserting(kind, key, records)
+        return self._each(asked, lambda of, fields: put(fields if of == kind else {"Id": of}))
 
     def _external(self, kind: str, key: str) -> bool:
         return key in self.fields[kind] and key.endswith("External_Id__c")
 
-    def _put(self, of: str, key: str, fields: Json, records: Iterable[Json], kind: str) -> Json:
-        value = fields.get(key)
-        if of != kind or "Id" in fields or "id" in fields:
-            return failed("INVALID_FIELD", "The Id field should not be specified in the sobject data.")
-        if value in (None, ""):
-            return failed("MISSING_ARGUMENT", f"{key} not specified")
-        if [one.get(key) for one in records].count(value) > 1:
-            return failed("DUPLICATE_VALUE", f"Duplicate external id specified: {value}")
-        found = [id for id, one in self.records[kind].items() if one.get(key) == value]
-        if len(found) > 1:
-            return failed("DUPLICATE_EXTERNAL_ID", f"{key}: more than one record found for external id field")
-        return {**self._change(kind, found[0], fields), "created": False} if found else self._new(kind, fields)
+    def _upserting(self, kind: str, key: str, records: Iterable[Json]) -> Callable[[Json], Json]:
+        """What upserts the fields of one of these records."""
+        given = Counter(one.get(key) for one in records)
+        known: dict[Any, list[str]] = {}
+        for id, one in self.records[kind].items():
+            known.setdefault(one.get(key), []).append(id)
+
+        def put(fields: Json) -> Json:
+            value = fields.get(key)
+            if "Id" in fields or "id" in fields:
+                return failed("INVALID_FIELD", "The Id field should not be specified in the sobject data.")
+            if value in (None, ""):
+                return failed("MISSING_ARGUMENT", f"{key} not specified")
+            if given[value] > 1:
+                return failed("DUPLICATE_VALUE", f"Duplicate external id specified: {value}")
+            found = known.get(value, [])
+            if len(found) > 1:
+                return failed("DUPLICATE_EXTERNAL_ID", f"{key}: more than one record found for external id field")
+            return {**self._change(kind, found[0], fields), "created": False} if found else self._new(kind, fields)
+
+        return put
 
     def _each(self, asked: Asked, write: Any) -> httpx.Response:
         records = self._collection(asked)
@@ -261,11 +275,16 @@ class FakeSalesforce(Fake):
         missing = sorted(name for name in self.required.get(kind, ()) if fields.get(name) in (None, ""))
         if missing:
             return failed("REQUIRED_FIELD_MISSING", f"Required fields are missing: {missing}", missing)
+        fields = fields | {name: self._whole(fields[name]) for name in FIXED & fields.keys()}
         if kind == "CampaignMember" and (refused := self._no_member(fields)):
             return failed(*refused)
         if refused := self._wrong(kind, fields):
             return failed(*refused)
         return {"id": self.add(kind, **kept(fields)), "success": True, "created": True, "errors": []}
+
+    def _whole(self, id: Any) -> Any:
+        """An id's 18 characters."""
+        return with_suffix(id) if is_id(id) and len(id) == 15 else id
 
     def _no_member(self, fields: Json) -> Refused | None:
         person = fields.get("ContactId") or fields.get("LeadId")
@@ -344,6 +363,8 @@ class FakeSalesforce(Fake):
         job = self.jobs.get(asked.parts[0])
         if job is None or asked.body.get("state") not in ("UploadComplete", "Aborted"):
             return refusal(404 if job is None else 400, "INVALIDJOBSTATE", "the job cannot be put into that state")
+        if "rows" not in job and asked.body["state"] == "UploadComplete":
+            return refusal(400, "INVALIDJOBSTATE", "the job has no data")
         job |= {"state": asked.body["state"], "left": self.polls, "done": [], "failed": [], "rest": []}
         if job["state"] == "Aborted":
             job["rest"] = job.get("rows", [])
@@ -362,9 +383,10 @@ class FakeSalesforce(Fake):
 
     def _work(self, job: Job) -> None:
         kind, key = job["object"], job["externalIdFieldName"]
+        put = self._upserting(kind, key, job["rows"])
         for row in job["rows"]:
             fields = {name: None if cell == "#N/A" else cell for name, cell in row.items() if cell != ""}
-            made = self._put(kind, key, fields, job["rows"], kind)
+            made = put(fields)
             if made["success"]:
                 created = "true" if made.get("created") else "false"
                 job["done"].append({"sf__Id": made["id"], "sf__Created": created, **row})
@@ -395,8 +417,9 @@ Job = Json
 
 
 def _public(job: Job) -> Json:
-    inner = {"left", "rows", "done", "failed", "rest", "why"}
-    shown = {name: value for name, value in job.items() if name not in inner}
+    shown = {"id": job["id"], "state": job["state"]}
+    if job["state"] == "Open":
+        shown["contentUrl"] = f"services/data/v64.0/jobs/ingest/{job['id']}/batches"
     if job.get("done") or job.get("failed"):
         shown["numberRecordsProcessed"] = len(job["done"]) + len(job["failed"])
         shown["numberRecordsFailed"] = len(job["failed"])
