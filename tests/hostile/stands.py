@@ -27,6 +27,7 @@ from sync.sdk.wire import Transport
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.hubspot import FakeHubSpot
 from sync.testing.fakes.mailchimp import FakeMailchimp
+from sync.testing.fakes.salesforce import FakeSalesforce
 from sync.testing.hostile import asks_for_token
 
 SECRET = "canary-secret-7f31"  # part of every credential
@@ -210,6 +211,50 @@ class HubSpotContact(HubSpotListMember):
         return {c["email"]: c.get("firstname", "") for c in self._fake.contacts.values()}
 
 
+class SalesforceCampaignMember(Stand):
+    """A campaign; its contacts are there already."""
+
+    connector, object, field = "salesforce", "campaign_member", "Status"
+    identifier = "Email"
+
+    def options(self, url: str) -> Mapping[str, Any]:
+        return {"base_url": url, "access_token": f"{SECRET}-token"}
+
+    def reset(self, known: Iterable[str]) -> None:
+        self._fake = FakeSalesforce(f"{SECRET}-token")
+        self._fake.required = {}
+        self.audience = self._fake.add("Campaign", Name="Lapsed buyers")
+        for email in known:
+            self._fake.add("Contact", Email=email)
+
+    def people(self) -> People:
+        members, contacts = self._fake.members(str(self.audience)), self._fake.records["Contact"]
+        return {contacts[id]["Email"]: row.get("Status", "") for id, row in members.items()}
+
+    def app(self, request: httpx.Request) -> httpx.Response:
+        return self._fake(request)
+
+
+class SalesforceContact(SalesforceCampaignMember):
+    """Contacts by an external id, never removed."""
+
+    object, field, identifier = "contact", "LastName", "External_Id__c"
+
+    def reset(self, known: Iterable[str]) -> None:
+        super().reset(())
+        self.audience = None
+
+    def people(self) -> People:
+        records = self._fake.records[self.object.title()].values()
+        return {one["External_Id__c"]: one.get("LastName", "") for one in records}
+
+
+class SalesforceLead(SalesforceContact):
+    """Leads by an external id, never removed."""
+
+    object = "lead"
+
+
 class CustomerIoSegment(Stand):
     """A manual segment, by id."""
 
@@ -291,6 +336,9 @@ OWN: tuple[type[Stand], ...] = (
     HubSpotContact,
     CustomerIoSegment,
     MailchimpSegment,
+    SalesforceCampaignMember,
+    SalesforceContact,
+    SalesforceLead,
 )
 
 
