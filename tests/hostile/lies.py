@@ -280,6 +280,8 @@ def _stranger(entry: Any) -> Any:
 
 def _contradicted(answer: Any) -> Any:
     """Everything that was done is refused as well, and what was moved is missing, too."""
+    if isinstance(answer, list):  # a result a record
+        return [one | {"errors": [{"message": "no"}]} if isinstance(one, dict) else one for one in answer]
     if not isinstance(answer, dict):
         return answer
     if "recordIdsMissing" in answer:
