@@ -54,7 +54,7 @@ class Session:
 
     def first(self, query: str) -> Rows:
         """The first page of a query's rows."""
-        return self.page(f"{self.data}/query?q={quote(query, safe='')}", 0)
+        return self.page(f"{self.data}/query?q={quote(query, safe='', errors='replace')}", 0)
 
     def page(self, path: str, seen: int) -> Rows:
         """A page of rows, `seen` having come before. Raises `ProtocolError` where it does not have those that

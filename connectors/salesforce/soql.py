@@ -43,7 +43,7 @@ def in_parts(values: Iterable[str]) -> Iterator[str]:
     part: list[str] = []
     size = 0
     for one in map(literal, values):
-        length = len(quote(one, safe="")) + 3
+        length = len(quote(one, safe="", errors="replace")) + 3
         if part and size + length > _ADDRESS:
             yield ",".join(part)
             part, size = [], 0

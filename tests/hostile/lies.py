@@ -306,6 +306,7 @@ def _bent_ones() -> Iterator[Told]:
     # Their answers name nobody, or only those who were refused: there is nothing to bend.
     plain = COUNTS | JOBS | {CUSTOMERIO, DESK}
     no_names = plain | {WEBHOOK}  # an answer that names nobody
+    in_order = no_names | {"salesforce contact", "salesforce lead"}  # results are told apart by their places alone
     every = {
         "leaves one record out": (_bent(lambda a: _lists(a, lambda e: e[:-1])), plain),
         "tells of one record more": (_bent(lambda a: _lists(a, lambda e: [*e, *e[-1:]])), plain | HUBSPOT),
@@ -315,7 +316,7 @@ def _bent_ones() -> Iterator[Told]:
         ),
         "contradicts itself": (_bent(_contradicted), plain),
         "tells of no record": (_bent(lambda a: _lists(a, lambda _: [])), no_names),
-        "answers for another batch": (_another, no_names),
+        "answers for another batch": (_another, in_order),
     }
     for name, (lie, believed) in every.items():
         yield Told(name, lie, believed, partly=name == "leaves one record out", bent=True, answered=True)
