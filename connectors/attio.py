@@ -4,8 +4,8 @@ Facts and where they come from. *Spec* is Attio's own OpenAPI description (versi
 docs.attio.com.
 
 - A list has entries, each with a parent: a person or a company, whichever the list is of. `PUT .../entries`
-  asserts the entry of a parent; where a parent has several it answers 400 `multiple_match_results` (spec). An entry
-  is deleted by its own id, found with `GET .../records/{record_id}/entries`, a page of at most 1,000 (spec).
+  asserts the entry of a parent; where a parent has several it answers 400 `multiple_match_results` (spec). An
+  entry is deleted by its own id, found with `GET .../records/{record_id}/entries`, a page of at most 1,000 (spec).
 - `PUT /v2/objects/{object}/records` asserts a record by a unique attribute: the e-mail addresses of people, the
   domains of companies. Further addresses of the record stay; other multiselect attributes become just what is sent
   (spec). Nothing is written by the batch: each record is a request.
@@ -194,7 +194,9 @@ class Attio(Connector[AttioConfig]):
     docs = __doc__ or ""
     config_model = AttioConfig
     objects = _objects("people")
-    plain_success: ClassVar[frozenset[str]] = frozenset({"{}"})  # of a deletion (spec); elsewhere it is not believed
+    plain_success: ClassVar[frozenset[str]] = frozenset(
+        {"{}"}
+    )  # of a deletion (spec); elsewhere it is not believed
 
     def __init__(self, config: AttioConfig, http: httpx.Client) -> None:
         super().__init__(config, http)

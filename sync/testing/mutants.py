@@ -307,6 +307,7 @@ def _spare(place: Place, key: str, asked: _Asked) -> bool:
 _TYPES: Mapping[type, tuple[str, ...]] = {
     str: ("string",),
     int: ("integer", "number"),
+    float: ("number",),
     bool: ("boolean",),
     list: ("array",),
     dict: ("object",),

@@ -113,7 +113,7 @@ class TestAttioContract(ConnectorContract):
 
     @property
     def _firsts(self) -> list[str]:
-        """What the first records of each op are written with: an address, a domain, ids of a person and an entry."""
+        """What the first records of each op are written with: addresses, domains, ids of people and entries."""
         people = self.fake.records["people"].items()
         marks = [f"{op.value}0{end}" for op in Op for end in ("@acme", ".example")]
         ids = [id for id, one in people if any(mark in one["email_addresses"][0] for mark in marks)]

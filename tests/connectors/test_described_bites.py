@@ -357,6 +357,26 @@ def test_names_that_are_the_customers_are_left_alone(file: Path) -> None:
     assert not [what for what in survivors if "shoe size" in what]
 
 
+def test_a_list_of_fractions_is_broken_too(file: Path, verdict: Verdict) -> None:
+    class Fractions(Acme):
+        def body(self, batch: Batch) -> dict[str, Any]:
+            return super().body(batch) | {"scores": [0.5]}
+
+    document = json.loads(json.dumps(DOCUMENT))
+    scores = {"scores": {"type": "array", "items": {"type": "number"}}}
+    schema = document["paths"]["/lists/{id}/people"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    schema["properties"] |= scores
+    described = file.parent / "fractions.json"
+    described.write_text(json.dumps(document))
+
+    found = judge(contract(described, Fractions))
+
+    assert found.made > verdict.made
+    assert not [what for what in found.survivors if "scores a" in what or "scores[0]" in what]
+
+
 def test_rules_catch_what_the_description_lets_through(file: Path) -> None:
     def traits(request: httpx.Request) -> Iterable[str]:
         body = json.loads(request.content or "{}")
