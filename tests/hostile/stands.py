@@ -25,6 +25,7 @@ from sync.sdk.nouns import Delivery, ObjectSpec, Op
 from sync.sdk.registry import available, load
 from sync.sdk.wire import Transport
 from sync.testing.contract import ConnectorContract
+from sync.testing.fakes.attio import FakeAttio
 from sync.testing.fakes.hubspot import FakeHubSpot
 from sync.testing.fakes.mailchimp import FakeMailchimp
 from sync.testing.fakes.salesforce import FakeSalesforce
@@ -255,6 +256,29 @@ class SalesforceLead(SalesforceContact):
     object = "lead"
 
 
+class AttioListEntry(Stand):
+    """A list; its people are there already."""
+
+    connector, object, field, identifier = "attio", "list_entry", "stage", "email_addresses"
+
+    def options(self, url: str) -> Mapping[str, Any]:
+        return {"base_url": url, "token": f"{SECRET}-token"}
+
+    def reset(self, known: Iterable[str]) -> None:
+        self._fake = FakeAttio(f"{SECRET}-token")
+        self.audience = self._fake.add_list("Lapsed buyers")
+        for address in known:
+            self._fake.add("people", address)
+
+    def people(self) -> People:
+        people = self._fake.records["people"]
+        members = self._fake.members(str(self.audience))
+        return {people[id]["email_addresses"][0]: values["stage"][0] for id, values in members.items()}
+
+    def app(self, request: httpx.Request) -> httpx.Response:
+        return self._fake(request)
+
+
 class CustomerIoSegment(Stand):
     """A manual segment, by id."""
 
@@ -336,6 +360,7 @@ OWN: tuple[type[Stand], ...] = (
     HubSpotContact,
     CustomerIoSegment,
     MailchimpSegment,
+    AttioListEntry,
     SalesforceCampaignMember,
     SalesforceContact,
     SalesforceLead,
