@@ -14,8 +14,8 @@ whose discovery document is the description of the `values` methods; *limits* is
   help, "Files you can store in Google Drive").
 - A service account is a user: share the spreadsheet with its address, as an editor.
 
-The tab belongs to the sync: whatever else is in it is overwritten. One that has something in it, and none of our
-columns, is refused. The first row has the names of the columns: identifiers, then fields. Lists and objects
+The tab belongs to the sync: whatever else is in it is overwritten. One that has something in its first five rows,
+and none of our columns, is refused. The first row has the names of the columns: identifiers, then fields. Lists and objects
 are JSON text, null is an empty cell, and whole numbers beyond 2^53, which a cell would round, are text.
 """
 
@@ -87,7 +87,7 @@ class _Grid(Shape):
 class _Properties(Shape):
     id: int = Option(alias="sheetId")
     title: str
-    grid: _Grid = Option(alias="gridProperties")
+    grid: _Grid = Option(_Grid(rowCount=0, columnCount=0), alias="gridProperties")  # a chart has none
 
 
 class _Sheet(Shape):
@@ -193,13 +193,17 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
 
     def _table(self, batch: Batch) -> tuple[list[str], list[Value]]:
         """The names of the columns, and the rows as `updateCells` takes them, the names first."""
+        self._refuse_crowd(len(batch.changes), len(batch.types))
         present = [{**c.identifiers, **c.fields, **c.identifiers} for c in batch.changes if c.op is not Op.REMOVE]
-        columns = list(dict.fromkeys([*batch.types, *(name for row in present[:1] for name in row)]))
-        if (cells := (len(present) + 1) * len(columns)) > self.config.max_cells:
-            fix = "send fewer people or fields, or raise `max_cells`"
-            raise RequestError(f"this audience fills {cells:,} cells, over {self.config.max_cells:,}", fix=fix)
+        columns = list(dict.fromkeys([*batch.types, *(name for row in present for name in row)]))
+        self._refuse_crowd(len(present), len(columns))
         rows = [{"values": [_cell(name, row.get(name)) for name in columns]} for row in present]
         return columns, [{"values": [_cell(name, name) for name in columns]}, *rows]
+
+    def _refuse_crowd(self, people: int, columns: int) -> None:
+        if (cells := (people + 1) * columns) > self.config.max_cells:
+            fix = "send fewer people or fields, or raise `max_cells`"
+            raise RequestError(f"this audience fills {cells:,} cells, over {self.config.max_cells:,}", fix=fix)
 
     def _refuse_others(self, tab: _Properties, columns: Iterable[str]) -> None:
         """Raise `RequestError` for a tab that somebody uses for something else."""

@@ -208,8 +208,11 @@ def test_a_text_that_no_cell_holds_is_refused_by_its_column(fake: FakeSheets, sh
 
 
 def test_an_audience_of_too_many_cells_is_refused_before_anything_is_asked(fake: FakeSheets) -> None:
+    crowd = [change(f"p{n}", born=n) for n in range(3)]
     with connect(fake, max_cells=11) as connector, pytest.raises(RequestError, match="fills 12 cells, over 11"):
-        push(connector, *[change(f"p{n}") for n in range(3)])
+        push(connector, *crowd)
+    with connect(fake, max_cells=12) as connector, pytest.raises(RequestError, match="fills 16 cells, over 12"):
+        push(connector, *crowd)
 
     assert fake.requests == 0
 
@@ -227,6 +230,20 @@ def test_a_tab_that_has_something_else_in_it_is_not_overwritten(fake: FakeSheets
 def test_a_tab_that_is_not_there_is_told(fake: FakeSheets, sheets: GoogleSheets) -> None:
     with pytest.raises(RequestError, match="no tab"):
         push(sheets, change("ada"), audience="Gone")
+
+
+def test_a_chart_on_a_tab_of_its_own_is_passed_over(fake: FakeSheets) -> None:
+    def with_chart(request: httpx.Request) -> httpx.Response:
+        answer = fake(request)
+        if request.url.path.endswith(ID) and "sheets" in answer.json():
+            sheets = [{"properties": {"sheetId": 7, "title": "Chart"}}, *answer.json()["sheets"]]
+            return httpx.Response(200, json={"sheets": sheets})
+        return answer
+
+    with connect(with_chart) as connector:
+        assert push(connector, change("ada")) == [Status.APPLIED]
+        with pytest.raises(RequestError):
+            push(connector, change("ada"), audience="Chart")
 
 
 def test_the_object_is_sent_whole(sheets: GoogleSheets) -> None:
