@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import httpx
@@ -120,37 +121,24 @@ class _Attributes(Shape):
 
 
 def _objects(by: str, size: int) -> Mapping[str, ObjectSpec]:
-    who, rates = _IDENTIFIERS[by], (Rate(3000, 3.0),)
-    track = Limits(batch_size=size, batch_bytes=_BYTES, concurrency=4, rates=rates)
-    mixed = Limits(batch_size=size, batch_bytes=_BYTES, concurrency=4, rates=rates, mixed_ops=True)
-    profile = tuple(one for one in _PROFILE if one.name != by)
-    return {
-        "user": ObjectSpec(
-            name="user",
-            title="User",
-            ops=frozenset({Op.ADD, Op.UPDATE}),
-            fields=(who, *profile),
-            limits=mixed,
-            audience=False,
-            open_fields=True,
-        ),
-        "membership": ObjectSpec(
-            name="membership",
-            title="Membership, as a boolean attribute",
-            ops=frozenset(Op),
-            fields=(who,),
-            limits=track,
-            open_fields=True,
-        ),
-        "subscription_group": ObjectSpec(
-            name="subscription_group",
-            title="Subscription group",
-            ops=frozenset({Op.ADD, Op.REMOVE}),
-            fields=(who,),
-            limits=Limits(batch_size=50, concurrency=4, rates=(Rate(5000, 60.0),)),
-            irreversible=frozenset({Op.REMOVE}),
-        ),
-    }
+    who, profile = _IDENTIFIERS[by], [one for one in _PROFILE if one.name != by]
+    track = Limits(batch_size=size, batch_bytes=_BYTES, concurrency=4, rates=(Rate(3000, 3.0),))
+    set_status = Limits(batch_size=50, concurrency=4, rates=(Rate(5000, 60.0),))
+    member = ObjectSpec(
+        "membership", "Membership, as a boolean attribute", frozenset(Op), (who,), track, open_fields=True
+    )
+    user = replace(
+        member,
+        name="user",
+        title="User",
+        ops=frozenset({Op.ADD, Op.UPDATE}),
+        fields=(who, *profile),
+        limits=replace(track, mixed_ops=True),
+        audience=False,
+    )
+    both, leaving = frozenset({Op.ADD, Op.REMOVE}), frozenset({Op.REMOVE})
+    group = ObjectSpec("subscription_group", "Subscription group", both, (who,), set_status, irreversible=leaving)
+    return {one.name: one for one in (user, member, group)}
 
 
 class Braze(HttpConnector[BrazeConfig]):

@@ -15,8 +15,9 @@ whose discovery document is the description of the `values` methods; *limits* is
 - A service account is a user: share the spreadsheet with its address, as an editor.
 
 The tab belongs to the sync: whatever else is in it is overwritten. One that has something in its first five rows,
-and none of our columns, is refused. The first row has the names of the columns: identifiers, then fields. Lists and objects
-are JSON text, null is an empty cell, and whole numbers beyond 2^53, which a cell would round, are text.
+and none of our columns, is refused. The first row has the names of the columns: identifiers, then fields. Lists
+and objects are JSON text, null is an empty cell, and whole numbers beyond 2^53, which a cell would round, are
+text.
 """
 
 from __future__ import annotations

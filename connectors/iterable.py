@@ -24,7 +24,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable as Several
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import httpx
 from pydantic import Field as Option
@@ -91,12 +92,8 @@ class _Created(Shape):
     id: int = Option(alias="listId", gt=0)
 
 
-class _List(Shape):
-    id: int
-
-
 class _Lists(Shape):
-    lists: list[_List]
+    lists: list[dict[str, Any]]
 
 
 class _UserFields(Shape):
@@ -104,25 +101,10 @@ class _UserFields(Shape):
 
 
 def _objects(by: str) -> Mapping[str, ObjectSpec]:
-    return {
-        "list_member": ObjectSpec(
-            name="list_member",
-            title="Member of a static list",
-            ops=frozenset(Op),
-            fields=(_FIELDS[by],),
-            limits=_LIMITS,
-            open_fields=True,
-        ),
-        "user": ObjectSpec(
-            name="user",
-            title="User",
-            ops=frozenset({Op.ADD, Op.UPDATE}),
-            fields=(_FIELDS[by],),
-            limits=_LIMITS,
-            audience=False,
-            open_fields=True,
-        ),
-    }
+    who = (_FIELDS[by],)
+    member = ObjectSpec("list_member", "Member of a static list", frozenset(Op), who, _LIMITS, open_fields=True)
+    user = replace(member, name="user", title="User", ops=frozenset({Op.ADD, Op.UPDATE}), audience=False)
+    return {one.name: one for one in (member, user)}
 
 
 class Iterable(HttpConnector[IterableConfig]):
