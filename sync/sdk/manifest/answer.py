@@ -16,7 +16,18 @@ from sync.sdk.manifest.text import ABSENT, dig, is_one_of
 from sync.sdk.nouns import Change, Receipt, Status
 from sync.sdk.values import text
 
-__all__ = ["Answer", "Proof", "body_of", "entries_of", "label", "label_of", "read", "unproven"]
+__all__ = [
+    "Answer",
+    "Proof",
+    "body_of",
+    "entries_of",
+    "label",
+    "label_of",
+    "prove",
+    "read",
+    "reason_of",
+    "unproven",
+]
 
 Scalar = str | int | bool
 _NUMBER = re.compile(r"(?:^|[/\[.])(\d{1,8})(?=$|[/\].])")
@@ -167,6 +178,12 @@ def _proves(proof: Proof, body: Any) -> bool:
     if proof.equals:
         return is_one_of(found, proof.equals)
     return not any(found is nothing for nothing in (ABSENT, None, False)) and found not in ("", [], {})
+
+
+def prove(proof: Proof, response: httpx.Response) -> None:
+    """Raise `ProtocolError` where the answer lacks what it should have."""
+    if not _proves(proof, body_of(response)):
+        raise unproven(proof.at, response)
 
 
 def unproven(where: str, response: httpx.Response) -> ProtocolError:

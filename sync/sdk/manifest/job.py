@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 from pydantic import Field
 
 from sync.errors import ProtocolError
-from sync.sdk.manifest.answer import Answer, Proof, Scalar, body_of, read, reason_of, unproven
+from sync.sdk.manifest.answer import Answer, Proof, Scalar, Silent, body_of, prove, read, reason_of, unproven
 from sync.sdk.manifest.auth import Strict
 from sync.sdk.manifest.request import Call
 from sync.sdk.manifest.text import ABSENT, dig, is_one_of
@@ -56,7 +56,8 @@ class Poll(Call):
 
 
 class JobAnswer(Strict):
-    """The answer names a job: its id stands at `id`, or in the `header`, where it may be an address.
+    """The answer names a job: its id stands at `id`, or in the `header`, where it may be an address; or it is what
+    the action's `open` began, with `opened`: then the answer has to prove its success as a silent one does.
 
     `at_once` reads refusals that the answer has already; the others wait for the job.
     """
@@ -67,16 +68,28 @@ class JobAnswer(Strict):
     accepted: bool = False
     id: str = ""
     header: str = ""
+    opened: bool = False
     at_once: Answer | None = None
     poll: Poll
 
 
 def begun(
-    answer: JobAnswer, plain: Sequence[str], changes: Sequence[Change], settled: Sequence[Receipt],
+    answer: JobAnswer,
+    plain: Sequence[str],
+    changes: Sequence[Change],
+    settled: Sequence[Receipt],
     response: httpx.Response,
-) -> Job:  # fmt: skip
-    """The job that an answer names; `settled` are receipts of changes that were not sent."""
-    id = response.headers.get(answer.header, "") if answer.header else dig(body_of(response), answer.id)
+    opened: str = "",
+) -> Job:
+    """The job that an answer names; `settled` are receipts of changes that were not sent, `opened` is the id of
+    what was begun before."""
+    if answer.opened:
+        read(Silent(kind="silent", success=answer.success), plain, changes, response)
+    elif answer.success is not None:
+        prove(answer.success, response)
+    id: Any = opened
+    if not answer.opened:
+        id = response.headers.get(answer.header, "") if answer.header else dig(body_of(response), answer.id)
     if isinstance(id, bool) or not isinstance(id, str | int) or not text(id).strip():
         raise unproven(answer.header or answer.id, response)
     refused: list[Receipt] = []

@@ -81,6 +81,10 @@ class LimitsSpec(Strict):
 class Action(Carrier):
     """A request that changes something, and how its answer is read.
 
+    Where a platform wants an upload begun and ended, `open` goes first, and gives the id that is `{opened}` from
+    then on; `close` goes last, and it is its answer that `answer` reads, while `taken` says what proves that the
+    members arrived.
+
     Of several ops in one body, `lists` gives each its key, `records` each its template of a record, and
     `instructions` each an object of the list `members`, in which `{members}` are the values of that op.
     """
@@ -92,6 +96,9 @@ class Action(Carrier):
     instructions: Mapping[Op, JsonValue] = {}
     gone: tuple[int, ...] = ()  # statuses by which a removal finds nobody, which is as good as done
     exists: tuple[int, ...] = ()  # statuses by which an addition finds somebody there, which is as good as done
+    open: Create | None = None
+    close: Call | None = None
+    taken: Silent | None = None
     answer: Annotated[Answer | JobAnswer, Field(discriminator="kind")]
 
     @property
@@ -127,6 +134,11 @@ class Action(Carrier):
             not self.members and not several and bool(self.body) and batch and self.place == "json",
             "`members` is missing: a body with constants cannot be the list itself",
         )
+        yield (
+            not batch and (self.open is not None or self.close is not None),
+            "`open` and `close` need `per` batch",
+        )
+        yield (self.close is None) != (self.taken is None), "`close` needs `taken`: what proves that all arrived?"
         yield batch and bool(self.gone or self.exists), "`gone` and `exists` need `per` record: they speak of one"
 
 
@@ -326,6 +338,9 @@ def _of_carrier(
     of_record = batch | fields | _OF_A_RECORD | {"fields"}
     if one.open_fields:  # they are named in mappings
         of_record |= {name for _, name in carrier.record_names()}
+    if isinstance(carrier, Action):
+        yield from _of_upload(here, carrier, batch)
+        batch = batch | ({"opened"} if carrier.open is not None else set())
     known = batch | (of_record if carrier.per == "record" else set())
     known |= {"members"} if carrier.place == "path" else set()
     yield from _unknown(here, carrier.names(), known)
@@ -346,10 +361,20 @@ def _of_carrier(
         yield f"{here}: `value` is missing: by which field are people looked up?"
 
 
+def _of_upload(here: str, action: Action, batch: set[str]) -> Iterator[str]:
+    if action.open is not None:
+        yield from _unknown(f"{here}.open", action.open.names(), batch)
+    if action.close is not None:
+        opened = {"opened"} if action.open is not None else set()
+        yield from _unknown(f"{here}.close", action.close.names(), batch | opened)
+    if isinstance(action.answer, JobAnswer) and action.answer.opened and action.open is None:
+        yield f"{here}.answer: `opened` needs `open`: which request begins the job?"
+
+
 def _of_job(here: str, answer: JobAnswer) -> Iterator[str]:
-    if bool(answer.id) == bool(answer.header):
-        yield f"{here}.answer: give either `id` or `header`: where does the job's id stand?"
-    if not answer.poll.path and not (answer.header or answer.id):
+    if [bool(answer.id), bool(answer.header), answer.opened].count(True) != 1:
+        yield f"{here}.answer: give one of `id`, `header` and `opened = true`: where does the job's id stand?"
+    if not answer.poll.path and answer.opened:
         yield f"{here}.answer.poll: `path` is missing"
 
 

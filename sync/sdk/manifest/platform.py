@@ -120,12 +120,23 @@ class ManifestConnector(Connector[Config]):
         elif action.per == "record":
             receipts = [self._send_one(action, batch, change) for change in changes]
         else:
-            response = self._send(action, batch, changes)
+            response, opened = self._upload(action, batch, changes)
             if isinstance(action.answer, JobAnswer):
                 plain = self.manifest.plain_success
-                return job.begun(action.answer, plain, changes, list(settled.values()), response)
+                return job.begun(action.answer, plain, changes, list(settled.values()), response, opened)
             receipts = read(action.answer, self.manifest.plain_success, changes, response)
         return _in_order(batch, changes, receipts, settled)
+
+    def _upload(self, action: Action, batch: Batch, changes: Sequence[Change]) -> tuple[httpx.Response, str]:
+        """The answer to the batch, and the id of what was opened for it, if anything was."""
+        known, opened = self._of_batch(batch), ""
+        if action.open is not None:
+            opened = audience.created(action.open, self._call(action.open, known))
+        response = self._answered(self.request(action, batch, changes, opened))
+        if action.close is not None and action.taken is not None:
+            read(action.taken, self.manifest.plain_success, changes, response)
+            response = self._call(action.close, known | {"opened": opened})
+        return response, opened
 
     def _found(self, search: lookup.Lookup, batch: Batch) -> lookup.Found:
         bad = unfit(search, batch.changes, self._of_batch(batch))
@@ -152,16 +163,15 @@ class ManifestConnector(Connector[Config]):
     def _send(self, carrier: Carrier, batch: Batch, changes: Sequence[Change]) -> httpx.Response:
         return self._answered(self.request(carrier, batch, changes))
 
-    def request(self, carrier: Carrier, batch: Batch, changes: Sequence[Change]) -> httpx.Request:
+    def request(
+        self, carrier: Carrier, batch: Batch, changes: Sequence[Change], opened: str = "opened"
+    ) -> httpx.Request:
         """The request for these changes: all of the batch, or one record."""
-        known = self._known | {
-            "audience": batch.audience or "",
-            "batch_id": batch.id,
-            "op": batch.changes[0].op.value,
-        }
+        known = self._of_batch(batch) | ({"opened": opened} if getattr(carrier, "open", None) else {})
         expects = {*getattr(carrier, "absent", ())}
         if isinstance(carrier, Action):
-            expects |= {*carrier.answer.statuses, *_as_good_as_done(carrier, batch.changes[0].op)}
+            answer = carrier.answer if carrier.taken is None else carrier.taken
+            expects |= {*answer.statuses, *_as_good_as_done(carrier, batch.changes[0].op)}
         of_one = of_change(changes[0], known) if carrier.per == "record" else known
         return build(
             self.http,

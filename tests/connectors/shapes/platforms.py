@@ -343,9 +343,43 @@ class Wren(Platform):
         return ok({"code": 0})
 
 
+class Yarrow(Platform):
+    check = "/limits"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.imports: dict[str, Json] = {}
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        parts = request.url.path.split("/")[2:]
+        if request.method == "POST":
+            id = str(len(self.imports) + 1)
+            self.imports[id] = {"state": "open", "left": 2, "failed": [], **body(request)}
+            return ok({"id": id}, 201)
+        one = self.imports.get(parts[0])
+        if one is None:
+            return None
+        if request.method == "PUT":
+            return self.take(one, request)
+        if request.method == "PATCH":
+            one["state"] = body(request)["state"]
+        elif one["state"] == "complete":
+            one["left"] -= 1
+            one["state"] = "complete" if one["left"] else "done"
+        return ok({"state": one["state"], "failed": one["failed"]})
+
+    def take(self, one: Json, request: httpx.Request) -> httpx.Response:
+        if one["state"] != "open" or request.headers["content-type"] != "text/csv":
+            return ok({"error": "this import is closed, or this is no CSV"}, 409)
+        rows = csv.DictReader(io.StringIO(request.content.decode()))
+        done = [self.move(one["operation"], row["EMAIL"], row) for row in rows]
+        one["failed"] = [{"line": n, "why": "no box"} for n, well in enumerate(done, 1) if not well]
+        return httpx.Response(204)
+
+
 PLATFORMS: dict[str, type[Platform]] = {
     kind.__name__.lower(): kind
     for kind in (
-        Perch, Larder, Kestrel, Tiller, Mosaic, Onyx, Quill, Rill, Sable, Tern, Umber, Vireo, Wren,
+        Perch, Larder, Kestrel, Tiller, Mosaic, Onyx, Quill, Rill, Sable, Tern, Umber, Vireo, Wren, Yarrow,
     )
 }  # fmt: skip
