@@ -168,11 +168,6 @@ class DataManager(Connector[DataManagerConfig]):
     objects = {_MEMBER.name: _MEMBER, _DEVICE.name: _DEVICE}  # noqa: RUF012
 
     @classmethod
-    def base_url(cls, config: DataManagerConfig) -> str:
-        """Where the API is."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: DataManagerConfig) -> httpx.Auth:
         """The service account's, or the person's."""
         if config.service_account:

@@ -149,20 +149,9 @@ class Meta(Connector[MetaConfig]):
     objects = {_USER.name: _USER}  # noqa: RUF012
 
     @classmethod
-    def base_url(cls, config: MetaConfig) -> str:
-        """Where the API is."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: MetaConfig) -> httpx.Auth:
         """The token, with the proof where the app's secret is known."""
         return _Proved(config.token, config.app_secret) if config.app_secret else Bearer(config.token)
-
-    @classmethod
-    def account(cls, config: MetaConfig) -> str:
-        """Limits are counted by ad account and app, which a token stands for."""
-        digest = hashlib.sha256(config.token.get_secret_value().encode()).hexdigest()
-        return f"{config.base_url}/act_{config.ad_account_id}#{digest[:12]}"
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:

@@ -97,20 +97,9 @@ class Pinterest(Connector[PinterestConfig]):
     objects = {_MEMBER.name: _MEMBER}  # noqa: RUF012
 
     @classmethod
-    def base_url(cls, config: PinterestConfig) -> str:
-        """Where the API is."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: PinterestConfig) -> httpx.Auth:
         """The access token."""
         return Bearer(config.token)
-
-    @classmethod
-    def account(cls, config: PinterestConfig) -> str:
-        """Limits are counted by user and app, which a token stands for."""
-        digest = hashlib.sha256(config.token.get_secret_value().encode()).hexdigest()
-        return f"{config.base_url}#{digest[:12]}"
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:

@@ -25,7 +25,6 @@ is not an opt-out, which is a request of its own and never sent.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -124,20 +123,9 @@ class TheTradeDesk(HttpConnector[TheTradeDeskConfig]):
     plain_success = frozenset({"{}"})
 
     @classmethod
-    def base_url(cls, config: TheTradeDeskConfig) -> str:
-        """The data server."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: TheTradeDeskConfig) -> httpx.Auth:
         """The token in its own header."""
         return Header("TTD-Auth", config.token)
-
-    @classmethod
-    def account(cls, config: TheTradeDeskConfig) -> str:
-        """A server and a token."""
-        digest = hashlib.sha256(config.token.get_secret_value().encode()).hexdigest()
-        return f"{config.base_url}#{digest[:12]}"
 
     def check(self) -> None:
         """Send no items, which changes nothing: 400 says that the token was accepted."""
