@@ -36,7 +36,8 @@ def command(options: Options, workers: int, once: bool) -> int:
 
     configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
     with opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
-        shared: dict[str, Any] = {"observer": LogObserver(), "stop": stop, "pacers": Pacers()}
+        pacers = Pacers(folder=session.engine.folder)
+        shared: dict[str, Any] = {"observer": LogObserver(), "stop": stop, "pacers": pacers}
 
         def runner(trigger: str, actor: str) -> Runner:
             return Runner(session.ledger, session.engine, actor=actor, trigger=trigger, **shared)

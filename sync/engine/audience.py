@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenacity import Retrying, retry_if_exception_type
-
-from sync.engine.database import identifier
+from sync.engine.database import identifier, insert
+from sync.engine.dispatch import lifetime
 from sync.engine.job import DeliverySettings, SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.pacing import Pacer
-from sync.engine.patience import Patience
+from sync.engine.patience import retrying
 from sync.errors import HeadgateError, ProtocolError, Unavailable
 from sync.sdk.connector import Connector, Reads
 from sync.sdk.nouns import Member, Page
@@ -25,14 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Audience", "load"]
 
-_REQUEST_MARGIN = 2.0  # seconds of lease that are left when a request's time is up
 _ROWS = 10_000
-
-
-class _Stopped(HeadgateError):
-    """Somebody stopped the reading; nothing was changed by it."""
-
-    code = "HG528"
 
 
 @dataclass
@@ -78,45 +69,38 @@ class Audience:
             after = page.next
 
     def _page(self, connector: Connector[Any], reads: Reads, after: str | None) -> Page:
-        patience = Patience(self.settings)
-        for attempt in Retrying(
-            retry=retry_if_exception_type(Unavailable),
-            stop=patience.stop,
-            wait=patience.delay,
-            sleep=self._wait,  # type: ignore[arg-type]
-            reraise=True,
-        ):
+        for attempt in retrying(self.settings, self._wait):
             with attempt:
                 return self._asked(connector, reads, after)
         raise AssertionError("tenacity returns or raises")
 
     def _asked(self, connector: Connector[Any], reads: Reads, after: str | None) -> Page:
         try:
-            return reads.members(self.job.spec.name, self.job.sync.audience, after)
+            page = reads.members(self.job.spec.name, self.job.sync.audience, after)
         except Unavailable as error:
-            if error.retry_after is not None:
-                self.pacer.pause(error.retry_after)
+            self.pacer.failed(error)
             raise
         except HeadgateError:
             raise
         except Exception as error:  # a connector's own mistake; its text may quote somebody
             raise ProtocolError(f"connector '{connector.name}' failed ({type(error).__name__})") from error
+        self.pacer.answered()
+        return page
 
     def _before_request(self) -> None:
         if not self.pacer.acquire(self._wait):
             raise self._stopped()
-        self.keeper.ensure(self.settings.request_timeout + _REQUEST_MARGIN)
+        self.keeper.ensure(lifetime(self.settings))
         self.requests += 1
 
     def _wait(self, seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        while (remaining := until - time.monotonic()) > 0:
-            if self.stop.wait(min(remaining, 0.2)):
-                raise self._stopped()
-        return self.stop.is_set()
+        if self.stop.wait(seconds):
+            raise self._stopped()
+        return False
 
     def _stopped(self) -> HeadgateError:
-        return _Stopped(f"reading {self.job.destination} was interrupted; nothing was changed", fix="run it again")
+        message = f"reading {self.job.destination} was interrupted; nothing was changed"
+        return HeadgateError(message, code="HG528", fix="run it again")
 
 
 def load(connection: duckdb.DuckDBPyConnection, names: Iterable[str], members: Iterable[Member]) -> None:
@@ -129,12 +113,7 @@ def load(connection: duckdb.DuckDBPyConnection, names: Iterable[str], members: I
         values = (member.identifiers.get(name) for name in columns)
         rows.append([member.remote_id, *(None if v is None or v == "" else text(v) for v in values)])
         if len(rows) == _ROWS:
-            _insert(connection, rows)
+            insert(connection, "found", rows)
             rows = []
     if rows:
-        _insert(connection, rows)
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, rows: list[list[str | None]]) -> None:
-    values = ", ".join("unnest(?::VARCHAR[])" for _ in rows[0])
-    connection.execute(f"INSERT INTO found SELECT {values}", [list(column) for column in zip(*rows, strict=True)])
+        insert(connection, "found", rows)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import duckdb
 
@@ -12,7 +13,7 @@ from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt, HeadgateError, SourceError, StateError
 from sync.state.parquet import unlock
 
-__all__ = ["identifier", "literal", "lock_down", "open_database", "translate"]
+__all__ = ["identifier", "insert", "literal", "load_keys", "lock_down", "open_database", "translate"]
 
 
 def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:
@@ -38,6 +39,21 @@ def open_database(settings: EngineSettings) -> duckdb.DuckDBPyConnection:
     unlock(connection, settings.keys)
     connection.execute(f"SET allowed_directories = [{literal(settings.folder)}]")
     return connection
+
+
+def insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Put rows of Python values into a table, column by column: a thousand times faster than row by row."""
+    if rows:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        values = ", ".join("unnest(?)" for _ in columns)
+        connection.execute(f"INSERT INTO {table} SELECT {values}", columns)
+
+
+def load_keys(connection: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str]) -> None:
+    """The temporary table of these member keys, each once."""
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} (key DECIMAL(38, 0))")
+    if keys:
+        connection.execute(f"INSERT INTO {table} SELECT DISTINCT unnest(?::DECIMAL(38, 0)[])", [list(keys)])
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sync.engine.database import load_keys
 from sync.errors import CohortError
 from sync.mapping import Mode
 from sync.sdk.nouns import Op
@@ -22,7 +23,7 @@ from sync.state.nouns import RejectedRecord
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "load_dirty", "nothing", "scan"]
+__all__ = ["BUCKETS", "Diff", "Scan", "Sides", "compare", "differing", "nothing", "scan"]
 
 BUCKETS = 4096
 _INVALID = BUCKETS  # the bucket of rows that must not be sent
@@ -129,7 +130,7 @@ def compare(
     Every dirty member is asserted again, whatever the digests say. Raises `Duplicates` where rows share a key.
     """
     ops = {str(op) for op in permitted}
-    load_dirty(connection, dirty)
+    load_keys(connection, "dirty", dirty)
     _join(connection, sides)
     _refuse_duplicates(connection)
     _reassert(connection, ops)
@@ -182,13 +183,6 @@ def duplicate_keys(connection: duckdb.DuckDBPyConnection, cohort: str) -> int:
     """How many rows repeat a source key that another row has."""
     (repeats,) = _one(connection, f"SELECT count(source_key) - count(DISTINCT source_key) FROM ({cohort})")
     return int(repeats)
-
-
-def load_dirty(connection: duckdb.DuckDBPyConnection, dirty: Sequence[str]) -> None:
-    """The table `dirty` of keys."""
-    connection.execute("CREATE OR REPLACE TEMP TABLE dirty (key DECIMAL(38, 0))")
-    if dirty:
-        connection.execute("INSERT INTO dirty SELECT DISTINCT unnest(?::DECIMAL(38, 0)[])", [list(dirty)])
 
 
 def _join(connection: duckdb.DuckDBPyConnection, sides: Sides) -> None:

@@ -20,11 +20,16 @@ from sync.sdk.values import mask
 from sync.state.base import State
 from sync.state.nouns import Attempt, BatchRow, Outcomes, Run, RunStatus
 
-__all__ = ["Dispatch", "Halt"]
+__all__ = ["Dispatch", "Halt", "lifetime"]
 
 _MARGIN = 2.0  # seconds for clocks and for the kernel to close a connection
 _BREAKER_MIN = 50  # rejected records before a share means anything
 _REMARKS, _REMARK = 20, 300  # of a run, and characters of each
+
+
+def lifetime(settings: DeliverySettings) -> float:
+    """Seconds that a request can be alive once it left."""
+    return settings.request_timeout + _MARGIN
 
 
 class Halt(HeadgateError):
@@ -59,7 +64,7 @@ class Dispatch:
     @property
     def lifetime(self) -> float:
         """Seconds that a request can be alive once it left."""
-        return self.settings.request_timeout + _MARGIN
+        return lifetime(self.settings)
 
     @property
     def private(self) -> frozenset[str]:

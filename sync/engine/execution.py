@@ -10,6 +10,7 @@ from pathlib import Path
 from sync.engine import erasing
 from sync.engine.approvals import find_plan, moved, refuse_damaged, refuse_unfit
 from sync.engine.audience import Audience
+from sync.engine.dispatch import lifetime
 from sync.engine.guardrails import answer
 from sync.engine.job import SyncJob
 from sync.engine.lease import LeaseKeeper
@@ -66,7 +67,7 @@ class Execution:
         self._refuse_open_run()
         self.tell.phase(self.job.name, "compare")
         means = self.running.means
-        pacer = means.pacers.of(self.job.account, self.job.limits.rates)
+        pacer = means.pacers.of(self.job.account, self.job.limits.rates, lifetime(self.settings.delivery))
         audience = Audience(self.job, self.keeper, pacer, self.settings.delivery, means.stop)
         with compared(self.state, self.settings, self.job, audience) as found:
             verified = Verified(found.result, Op.REMOVE in permitted(self.job), found.samples(samples))

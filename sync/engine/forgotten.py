@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sync.engine.compile import PROBE, Compiled
+from sync.engine.database import insert
 from sync.engine.forms import plain
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
@@ -121,8 +122,7 @@ def keep_out(
             fix="restore forgotten.key in the state folder from a backup; nothing is sent before that",
         )
     connection.execute("CREATE OR REPLACE TEMP TABLE forgotten (bucket UBIGINT, digest VARCHAR)")
-    columns = [[one.bucket for one in known], [one.digest for one in known]]
-    connection.execute("INSERT INTO forgotten SELECT unnest(?), unnest(?)", columns)
+    insert(connection, "forgotten", [(one.bucket, one.digest) for one in known])
     ((probe,),) = connection.execute(PROBE).fetchall()
     fast = all(one.probe == probe for one in known)  # buckets of another hash function tell nothing
     return " OR ".join(_test(text, secret, fast=fast) for text in _texts(job, compiled))

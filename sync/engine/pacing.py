@@ -1,96 +1,99 @@
-"""Pacing: how fast requests may leave for one account, whoever sends them."""
+"""Pacing: the lanes of accounts, shared by all who send to them."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+from sync.engine.lane import Lane, Room
+from sync.engine.lane_file import FileCells, MemoryCells, lane_path
+from sync.errors import RateLimited, Unavailable
 from sync.sdk.nouns import Rate
+from sync.state.holder import boot_clock
 
-__all__ = ["Pacer", "Pacers"]
+__all__ = ["Pacer", "Pacers", "room_left"]
 
-_MARGIN = 1.01
-"""Windows are held a little longer than the destination's: its clock sees requests closer together than ours."""
-
-
-_LONGEST = 86400.0
-"""Seconds of the longest pause: an absurd wish must not silence an account until the process ends."""
-
-
-class _Account:
-    """What all pacers of one account know: when its requests left, and until when it is paused."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.lock = threading.Lock()
-        self.windows: dict[Rate, deque[float]] = {}
-        self.paused_until = 0.0
+_log = logging.getLogger(__name__)
 
 
 class Pacer:
-    """Grants requests within every window of its rates, and none while the account is paused.
+    """Grants requests of one lane within every window of its rates.
 
-    Requests that other pacers of the account granted count too. `clock` is in seconds and never goes back; `wait`
-    sleeps, and returns True where waiting is to end.
+    Requests that other pacers of the lane granted count too. `wait` sleeps, and returns True where waiting is to
+    end. `lifetime` is for how many seconds a request can be under way.
     """
 
-    def __init__(
-        self,
-        rates: Iterable[Rate],
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        account: _Account | None = None,
-    ) -> None:
-        self._account = account or _Account(clock)
-        with self._account.lock:
-            windows = self._account.windows
-            self._windows = [(r, windows.setdefault(r, deque(maxlen=r.requests))) for r in rates]
+    def __init__(self, lane: Lane, rates: Iterable[Rate], lifetime: float = 60.0) -> None:
+        self._lane = lane
+        self._rates = tuple(rates)
+        self._lifetime = lifetime
 
     @property
     def paused(self) -> float:
         """For how many seconds more nothing is granted, whatever the rates."""
-        return max(0.0, self._account.paused_until - self._account.clock())
+        return self._lane.paused
 
     def acquire(self, wait: Callable[[float], bool]) -> bool:
         """Wait for a turn and take it; False where `wait` said to stop."""
-        while (delay := self._take()) > 0:
+        while (delay := self._lane.take(self._rates, self._lifetime)) > 0:
             if wait(delay):
                 return False
         return True
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for so long, a day at most: the destination asked for it."""
-        account, seconds = self._account, min(seconds, _LONGEST)
-        with account.lock:
-            account.paused_until = max(account.paused_until, account.clock() + seconds)
+        self._lane.pause(seconds)
 
-    def _take(self) -> float:
-        """0 where the turn was taken, else the seconds to wait before asking again."""
-        account = self._account
-        with account.lock:
-            now = account.clock()
-            delay = account.paused_until - now
-            for rate, granted in self._windows:
-                if len(granted) == rate.requests:
-                    delay = max(delay, granted[0] + rate.per * _MARGIN - now)
-            if delay <= 0:
-                for granted in account.windows.values():
-                    granted.append(now)
-            return max(0.0, delay)
+    def answered(self) -> None:
+        """A request was answered, whatever the answer says."""
+        self._lane.answered()
+
+    def failed(self, error: Unavailable) -> int:
+        """A request was not answered, or with leave to try again later. How many failed in a row."""
+        if error.retry_after is not None:
+            self._lane.pause(error.retry_after)
+        if isinstance(error, RateLimited):
+            self._lane.answered()
+            self._lane.slow_down()
+            return 0
+        return self._lane.failed()
 
 
 class Pacers:
-    """Pacers of accounts, shared by every sync that uses them."""
+    """Pacers of accounts, shared by every sync that uses them.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    With `folder`, the state folder, by every process that uses it, too; there `clock` is the machine's own.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, folder: Path | None = None) -> None:
         self._clock = clock
+        self._folder = folder
         self._lock = threading.Lock()
-        self._accounts: dict[str, _Account] = {}
+        self._lanes: dict[str, Lane] = {}
 
-    def of(self, account: str, rates: tuple[Rate, ...]) -> Pacer:
+    def of(self, account: str, rates: Iterable[Rate], lifetime: float = 60.0) -> Pacer:
         """A pacer of the account for these rates."""
         with self._lock:
-            known = self._accounts.setdefault(account, _Account(self._clock))
-        return Pacer(rates, account=known)
+            if account not in self._lanes:
+                self._lanes[account] = self._lane(account)
+            return Pacer(self._lanes[account], rates, lifetime)
+
+    def _lane(self, account: str) -> Lane:
+        if self._folder is not None:
+            try:
+                return Lane(FileCells(lane_path(self._folder, account)), boot_clock)
+            except OSError as error:  # a full disk must not stop a delivery
+                _log.warning("an account's lane is not shared with other processes: %s", error.strerror)
+        return Lane(MemoryCells(), self._clock)
+
+
+def room_left(folder: Path, account: str, rates: Iterable[Rate]) -> Room | None:
+    """What an account has room for; None where nothing was sent to it since the machine started."""
+    try:
+        cells = FileCells(lane_path(folder, account), make=False)
+    except OSError:
+        return None
+    return Lane(cells, boot_clock).room(rates) if cells.current else None

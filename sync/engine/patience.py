@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tenacity import RetryCallState
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from sync.engine.job import DeliverySettings
 from sync.errors import RateLimited, Unavailable
 
-__all__ = ["Patience"]
+__all__ = ["Patience", "retrying"]
 
 
 @dataclass(slots=True)
@@ -40,6 +41,24 @@ class Patience:
         own = float(min(self.settings.backoff_max, self.settings.backoff_first * 2**exponent))
         asked = _asked(state.outcome.exception() if state.outcome else None)
         return own if asked is None or asked < own else 0.0
+
+
+def retrying(
+    settings: DeliverySettings,
+    wait: Callable[[float], object],
+    *,
+    before: Callable[[RetryCallState], None] | None = None,
+) -> Retrying:
+    """The one retry loop: tries again while the destination is unavailable. `wait` sleeps; `before` is told."""
+    patience = Patience(settings)
+    return Retrying(
+        retry=retry_if_exception_type(Unavailable),
+        stop=patience.stop,
+        wait=patience.delay,
+        sleep=wait,  # type: ignore[arg-type]
+        before_sleep=before,
+        reraise=True,
+    )
 
 
 def _asked(error: BaseException | None) -> float | None:

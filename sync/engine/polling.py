@@ -90,6 +90,7 @@ class Poller:
         if row.job is None or not isinstance(self._connector, Polls):
             raise ProtocolError(f"connector '{self._connector.name}' gave a job and cannot poll")
         outcome = self._connector.poll(row.job, batch)
+        self._dispatch.pacer.answered()
         reached("poll.answered")
         if isinstance(outcome, Job):
             kept = replace(outcome, settled=_merged(row.job, outcome))
@@ -99,8 +100,7 @@ class Poller:
             self._dispatch.acknowledge(attempt, outcomes)
 
     def _later(self, row: BatchRow, error: Unavailable) -> None:
-        if error.retry_after is not None:
-            self._dispatch.pacer.pause(error.retry_after)
+        self._dispatch.pacer.failed(error)
         after = self._dispatch.settings.backoff_first if error.retry_after is None else error.retry_after
         self._due[row.number] = time.monotonic() + max(after, row.job.poll_after if row.job else 0.0)
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sync.engine.compile import key_sql
-from sync.engine.diff import load_dirty, nothing
+from sync.engine.database import load_keys
+from sync.engine.diff import nothing
 from sync.engine.observe import Observed
 from sync.engine.sql import identifier
 from sync.sdk.nouns import Op
@@ -31,7 +32,7 @@ def changes(
     run, which asserts them. The yielded file is gone at the end.
     """
     nothing(seen.connection)
-    load_dirty(seen.connection, dirty)
+    load_keys(seen.connection, "dirty", dirty)
     if Op.ADD in ops:
         _put_back(seen, missing)
     known = extra.with_suffix(".known.parquet")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sync.engine.database import identifier, literal, lock_down, open_database, translate
+from sync.engine.database import identifier, literal, load_keys, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.plan import inputs_digest, verify_file
 from sync.engine.proposal import Ground, propose
@@ -152,10 +152,10 @@ class Reverting:
             verify(folder, generation)
             members = relation(connection, folder, generation, names)
             connection.execute(f"CREATE TEMP VIEW {view} AS {members}")
-        _keys(connection, "uncertain", [key for key, *_ in self.state.dirty(self.job.name)])
+        load_keys(connection, "uncertain", [key for key, *_ in self.state.dirty(self.job.name)])
         parts = self.state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=self.job.name)
-        _keys(connection, "forgotten", [key for part in parts for key in part.keys])
-        _keys(connection, "reset", [])
+        load_keys(connection, "forgotten", [key for part in parts for key in part.keys])
+        load_keys(connection, "reset", [])
         for generation in self.state.generations(self.job.name):
             if generation.blank and 1 < generation.number <= before.number:
                 earlier = self.state.generation(self.job.name, generation.number - 1)
@@ -269,12 +269,6 @@ class Reverting:
 
 def _refused(message: str, fix: str) -> DecisionError:
     return DecisionError(message, code="HG526", fix=fix)
-
-
-def _keys(connection: duckdb.DuckDBPyConnection, table: str, keys: Sequence[str]) -> None:
-    connection.execute(f"CREATE TEMP TABLE {table} (key DECIMAL(38, 0))")
-    if keys:
-        connection.execute(f"INSERT INTO {table} SELECT unnest(?::DECIMAL(38, 0)[])", [list(keys)])
 
 
 def _union(selects: Sequence[str]) -> str:

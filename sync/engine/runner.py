@@ -44,9 +44,8 @@ class Runner:
         self.state = state
         self.settings = settings
         self.stop = stop or threading.Event()
-        self._means = Means(
-            state, settings, actor, trigger, observer or SilentObserver(), self.stop, pacers or Pacers()
-        )
+        pacers = pacers or Pacers(folder=settings.folder)
+        self._means = Means(state, settings, actor, trigger, observer or SilentObserver(), self.stop, pacers)
 
     def plan(self, job: SyncJob, *, first_run: bool = False) -> SyncReport:
         """Refresh, compile, diff, freeze and judge; send nothing."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from sync.engine.approvals import refuse_damaged
 from sync.engine.batches import PlanFile, cut
 from sync.engine.delivery import deliver
-from sync.engine.dispatch import Dispatch, Halt
+from sync.engine.dispatch import Dispatch, Halt, lifetime
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.observe import definition_of
@@ -74,9 +74,7 @@ class Running:
         run = state.open_run(self.job.name)
         if run is None or run.plan is None:
             return None
-        plan = state.plan(run.plan)
-        if plan is None:
-            raise HeadgateError(f"the plan of run {run.id} is not in the ledger", code="HG303")
+        plan = self._plan_of(run)
         self.means.observer.note(self.job.name, f"run {run.id} was interrupted; it is finished first")
         path = whole(state, settings, plan, run)
         refuse_little_room(settings, path, state.generation(self.job.name))
@@ -98,12 +96,16 @@ class Running:
 
     def end(self, run: Run, why: str) -> SyncReport:
         """End an interrupted run where it is, and send nothing more of it."""
-        plan = self.means.state.plan(run.plan or "")
-        if plan is None:
-            raise HeadgateError(f"the plan of run {run.id} is not in the ledger", code="HG303")
+        plan = self._plan_of(run)
         whole(self.means.state, self.means.settings, plan, run)
         self.means.state.set_run(self.keeper.lease, run.id, RunStatus.SENDING)
         return self._give_up(plan, run, why)
+
+    def _plan_of(self, run: Run) -> Plan:
+        plan = self.means.state.plan(run.plan or "")
+        if plan is None:
+            raise HeadgateError(f"the plan of run {run.id} is not in the ledger", code="HG303")
+        return plan
 
     def _give_up(self, plan: Plan, run: Run, why: str) -> SyncReport:
         """Keep what was answered, and leave the rest to a plan made afresh.
@@ -129,7 +131,7 @@ class Running:
             job=self.job,
             run=run,
             settings=means.settings.delivery,
-            pacer=means.pacers.of(self.job.account, self.job.limits.rates),
+            pacer=means.pacers.of(self.job.account, self.job.limits.rates, lifetime(means.settings.delivery)),
             observer=means.observer,
             stop=means.stop,
             tally=tally,

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type
+from tenacity import RetryCallState
 
 from sync.durations import format_duration
 from sync.engine.batches import halves
 from sync.engine.dispatch import Dispatch, Halt
-from sync.engine.patience import Patience
+from sync.engine.lane import BREAKS_AFTER
+from sync.engine.patience import retrying
 from sync.errors import (
     AuthError,
     DestinationError,
@@ -34,6 +35,7 @@ from sync.state.nouns import Attempt, BatchRow, BatchState, Outcomes, RunStatus
 
 __all__ = ["Sender"]
 
+_PROBES = 3  # that fail, of whatever run, after which a run does not go on
 _SLACK = 10.0  # seconds between the intent and the last moment its request may leave
 
 
@@ -103,16 +105,8 @@ class Sender:
     # --- tries --------------------------------------------------------------------------------------------
 
     def _try(self, row: BatchRow, batch: Batch) -> None:
-        patience = Patience(self._dispatch.settings)
         try:
-            for attempt in Retrying(
-                retry=retry_if_exception_type(Unavailable),
-                stop=patience.stop,
-                wait=patience.delay,
-                sleep=self._dispatch.wait,  # type: ignore[arg-type]
-                before_sleep=self._note_retry,
-                reraise=True,
-            ):
+            for attempt in retrying(self._dispatch.settings, self._dispatch.wait, before=self._note_retry):
                 with attempt:
                     self._attempt(row, batch)
         except Unavailable as error:
@@ -153,18 +147,22 @@ class Sender:
             self._unavailable(push, error)
             raise
         except RequestError as error:
+            self._dispatch.pacer.answered()
             self._refused(push, batch, error)
         except AuthError as error:
+            self._dispatch.pacer.answered()
             if push.certain:
                 self._settle(push, 0)
             raise self._dispatch.refused(error) from error
         except DestinationError as error:
+            self._dispatch.pacer.answered()
             self._unclear(push, batch, str(error))
         except HeadgateError:
             raise
         except Exception as error:  # noqa: BLE001 - a connector's own mistake must not decide what was applied
             self._unclear(push, batch, f"the connector failed ({type(error).__name__})")
         else:
+            self._dispatch.pacer.answered()
             self._keep(push, answer)
         finally:
             self._local.push = None
@@ -207,8 +205,7 @@ class Sender:
 
     def _unavailable(self, push: _Push, error: Unavailable) -> None:
         """Nothing was applied, or nobody can tell: then the attempt stays open, and the object decides."""
-        if error.retry_after is not None:
-            self._dispatch.pacer.pause(error.retry_after)
+        failures = self._dispatch.pacer.failed(error)
         if error.applied is False and push.certain:
             self._settle(push, 0)
         elif not self._job.spec.idempotent:
@@ -220,6 +217,8 @@ class Sender:
                 fix="look there; the records are kept as rejected, and not sent again before a person says so: "
                 f"headgate rejected list {self._job.name}",
             ) from error
+        if failures >= max(self._dispatch.settings.attempts, BREAKS_AFTER) + _PROBES:
+            raise self._down(error.message, error.code, error.retry_after) from error
 
     def _refused(self, push: _Push, batch: Batch, error: RequestError) -> None:
         """Cut the batch in halves; a record that is refused alone is rejected."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sync.engine.compile import PROBE
-from sync.engine.database import literal, lock_down, open_database, translate
+from sync.engine.database import insert, literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.errors import StateError
 from sync.faultpoints import reached
@@ -151,20 +151,18 @@ def load(connection: duckdb.DuckDBPyConnection, path: Path, answered: Answered) 
     connection.execute("CREATE TEMP TABLE gaps (first BIGINT, last BIGINT)")
     # Numbers, not a count: a person may have been erased from the file of a run that is over.
     (rows,) = connection.execute('SELECT coalesce(max("row") + 1, 0) FROM plan').fetchall()[0]
-    _insert(connection, "gaps", _gaps([b for b in answered.batches if b.state is BatchState.ACKED], rows))
+    insert(connection, "gaps", _gaps([b for b in answered.batches if b.state is BatchState.ACKED], rows))
     connection.execute('CREATE TEMP TABLE undone AS SELECT unnest(range(first, last + 1)) AS "row" FROM gaps')
     connection.execute('CREATE TEMP TABLE exceptions ("row" BIGINT, status VARCHAR, reason VARCHAR)')
-    _insert(
-        connection, "exceptions", [(n, str(status), reason) for n, _, _, status, reason in answered.exceptions]
-    )
+    insert(connection, "exceptions", [(n, str(status), reason) for n, _, _, status, reason in answered.exceptions])
     connection.execute("CREATE TEMP TABLE open_ranges (first BIGINT, last BIGINT)")
-    _insert(connection, "open_ranges", [(b.first, b.last) for b in _unresolved(answered)])
+    insert(connection, "open_ranges", [(b.first, b.last) for b in _unresolved(answered)])
     connection.execute(
         "INSERT INTO exceptions SELECT p.row, 'unknown', 'nobody can tell what became of this record' "
         "FROM plan p JOIN open_ranges o ON p.row BETWEEN o.first AND o.last"
     )
     connection.execute('CREATE TEMP TABLE remote ("row" BIGINT, id VARCHAR)')
-    _insert(connection, "remote", list(answered.remote_ids.items()))
+    insert(connection, "remote", list(answered.remote_ids.items()))
     connection.execute(
         "CREATE TEMP VIEW applied AS SELECT p.* FROM plan p ANTI JOIN undone u ON p.row = u.row "
         "ANTI JOIN exceptions e ON p.row = e.row"
@@ -198,13 +196,6 @@ def _gaps(done: Sequence[BatchRow], rows: int) -> list[tuple[int, int]]:
             gaps.append((start, batch.first - 1))
         start = max(start, batch.last + 1)
     return [*gaps, (start, rows - 1)] if start < rows else gaps
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    if rows:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        values = ", ".join("unnest(?)" for _ in columns)
-        connection.execute(f"INSERT INTO {table} SELECT {values}", columns)
 
 
 def _next_generation(
@@ -379,7 +370,7 @@ def _dirty(ground: _Ground) -> list[tuple[str, int, Op]]:
         return []
     ranges = [(b.first, b.last) for b in ground.answered.batches if b.number in ground.answered.uncertain]
     ground.connection.execute("CREATE TEMP TABLE uncertain (first BIGINT, last BIGINT)")
-    _insert(ground.connection, "uncertain", ranges)
+    insert(ground.connection, "uncertain", ranges)
     rows = ground.connection.execute(
         "SELECT p.key::VARCHAR, p.row, p.op FROM exceptions e JOIN plan p ON p.row = e.row "
         "WHERE e.status = 'unknown' "

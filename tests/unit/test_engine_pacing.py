@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tenacity import RetryCallState, Retrying
 
 from sync.engine.job import DeliverySettings
+from sync.engine.lane import Lane
+from sync.engine.lane_file import MemoryCells
 from sync.engine.pacing import Pacer, Pacers
 from sync.engine.patience import Patience
 from sync.errors import RateLimited
@@ -34,6 +36,10 @@ class Clock:
         return False
 
 
+def pacer_of(rates: Iterable[Rate], clock: Callable[[], float]) -> Pacer:
+    return Pacer(Lane(MemoryCells(), clock), rates)
+
+
 def granted(pacer: Pacer, clock: Clock, requests: int) -> list[float]:
     """When so many requests left."""
     times = []
@@ -46,7 +52,7 @@ def granted(pacer: Pacer, clock: Clock, requests: int) -> list[float]:
 def test_without_rates_nothing_waits() -> None:
     clock = Clock()
 
-    granted(Pacer((), clock), clock, 100)
+    granted(pacer_of((), clock), clock, 100)
 
     assert clock.waits == []
 
@@ -57,7 +63,7 @@ def test_without_rates_nothing_waits() -> None:
 )
 def test_no_window_ever_holds_more_than_its_rate(rates: list[Rate], pauses: list[float]) -> None:
     clock = Clock()
-    pacer = Pacer(rates, clock)
+    pacer = pacer_of(rates, clock)
     times: list[float] = []
     for pause in [*pauses, *[0.0] * 20]:
         clock.now += pause
@@ -71,14 +77,14 @@ def test_no_window_ever_holds_more_than_its_rate(rates: list[Rate], pauses: list
 def test_a_full_window_lets_a_burst_through_at_once() -> None:
     clock = Clock()
 
-    granted(Pacer([Rate(10, 1.0)], clock), clock, 10)
+    granted(pacer_of([Rate(10, 1.0)], clock), clock, 10)
 
     assert clock.waits == []
 
 
 def test_a_pause_is_waited_for_in_full_and_the_longest_counts() -> None:
     clock = Clock()
-    pacer = Pacer((), clock)
+    pacer = pacer_of((), clock)
 
     pacer.pause(30.0)
     pacer.pause(5.0)
@@ -90,7 +96,7 @@ def test_a_pause_is_waited_for_in_full_and_the_longest_counts() -> None:
 
 def test_who_is_told_to_stop_takes_no_turn() -> None:
     clock = Clock()
-    pacer = Pacer([Rate(1, 10.0)], clock)
+    pacer = pacer_of([Rate(1, 10.0)], clock)
     stop: Callable[[float], bool] = lambda seconds: True  # noqa: E731
 
     first, second = pacer.acquire(stop), pacer.acquire(stop)
@@ -115,7 +121,7 @@ def test_syncs_of_one_account_share_its_windows_and_its_pauses_whatever_their_ow
 
 
 def test_threads_that_ask_at_once_are_granted_no_more_than_the_rate() -> None:
-    pacer = Pacer([Rate(5, 0.2)])
+    pacer = pacer_of([Rate(5, 0.2)], time.monotonic)
     times: list[float] = []
     lock = threading.Lock()
 
@@ -137,7 +143,7 @@ def test_threads_that_ask_at_once_are_granted_no_more_than_the_rate() -> None:
 
 
 def test_an_absurd_pause_is_cut_to_a_day() -> None:
-    pacer = Pacer((), clock=lambda: 100.0)
+    pacer = pacer_of((), lambda: 100.0)
 
     for seconds in (float("inf"), 315_360_000.0, float("nan"), -5.0):
         pacer.pause(seconds)
