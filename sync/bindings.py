@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from sync.errors import HeadgateError, Problem, ProjectError
+from sync.errors import DestinationError, HeadgateError, Problem, ProjectError
 from sync.files import Location, suggest
 from sync.paths import usable
 from sync.sdk import registry
@@ -55,13 +55,24 @@ class BoundDestination:
 
     @property
     def account(self) -> str:
-        """Whose quota requests count against."""
-        return self.connector.account(self.config)
+        """Whose quota requests count against.
+
+        Where that depends on a secret, the reference stands for it: no secret is read to find out, and two
+        destinations with secrets of their own do not share a lane.
+        """
+        try:
+            config = self.connector.config_model(**self.settings.options)
+        except ValidationError:  # a reference does not look like the secret: only the real value would do
+            references = ",".join(reference for _, reference in self.secrets())
+            return f"{self.connector.account(self.config)} {references}"
+        return self.connector.account(config)
 
     @property
     def identity(self) -> str:
-        """What makes this another destination when it changes: the account and the address."""
-        return f"{self.connector.name} {self.account} {self.connector.base_url(self.config)}"
+        """What makes this another destination when it changes: the account and the address, not the secret."""
+        return (
+            f"{self.connector.name} {self.connector.account(self.config)} {self.connector.base_url(self.config)}"
+        )
 
     def secrets(self) -> Iterator[tuple[Location, str]]:
         """The ways to the options that are references, and the references."""
@@ -90,6 +101,23 @@ class BoundDestination:
             self.connector, config, timeout=timeout, connections=connections, before_request=before_request
         )
         return self.connector(config, client)
+
+    def described(self, object: str, timeout: float) -> frozenset[str]:
+        """The names of the fields that the account says an object has; none where it does not say."""
+        from sync.sdk.connector import Describes
+
+        try:
+            connector = self.connect(timeout, 1, lambda: None)
+        except (SecretError, ProjectError):
+            return frozenset()
+        try:
+            if not isinstance(connector, Describes):
+                return frozenset()
+            return frozenset(one.name for one in connector.describe(object))
+        except DestinationError:
+            return frozenset()
+        finally:
+            connector.http.close()
 
     def _resolved(self) -> Any:
         where = f"[destinations.{self.name}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,25 @@ def check_sync_columns(
         location = way if way[0] == "cohort" else ("syncs", index, *way)
         yield file.document.problem(location, code, message, fix)
     yield from _check_kinds(file.document, ("syncs", index), sync, spec, columns or ())
+
+
+def check_described(
+    file: MappingFile, index: int, spec: ObjectSpec, described: frozenset[str]
+) -> Iterator[Problem]:
+    """Mapped fields that the account does not have; `described` has the names of those it has, if it told."""
+    if not described:
+        return
+    known = described | {field.name for field in spec.fields}
+    sync = file.mapping.syncs[index]
+    for way, mapped in (("identifiers", sync.identifiers), ("fields", sync.fields)):
+        for number, one in enumerate(mapped):
+            if one.to not in known:
+                message = f"`{sync.destination}` has no field `{one.to}` for `{spec.name}`"
+                near = difflib.get_close_matches(one.to, known, n=1)
+                fix = f"Did you mean `{near[0]}`? " if near else ""
+                fix += f"`headgate destination fields {sync.destination} {spec.name}` lists them."
+                location = ("syncs", index, way, number, "to")
+                yield file.document.problem(location, "HG134", message, fix, warning=True)
 
 
 def _check_connection(file: MappingFile, known: Known) -> Iterator[Problem]:

@@ -14,7 +14,15 @@ from pydantic import ValidationError
 
 from sync.authors import author
 from sync.bindings import BoundDestination, BoundSource, bind_destinations, bind_sources
-from sync.checks import Known, MappingFile, check_duplicates, check_file, check_sync_columns, spec_of
+from sync.checks import (
+    Known,
+    MappingFile,
+    check_described,
+    check_duplicates,
+    check_file,
+    check_sync_columns,
+    spec_of,
+)
 from sync.engine.job import SyncJob
 from sync.errors import HeadgateError, Problem, ProjectError, UsageError
 from sync.files import Unreadable, read_yaml
@@ -64,12 +72,14 @@ class Project:
         return [self._job(*entries[candidate.sync.name]) for candidate in chosen]
 
     def validate(self, offline: bool) -> list[Problem]:
-        """Warnings of the files; unless `offline`, also what the warehouse says of tables and columns."""
+        """Warnings of the files; unless `offline`, also what the warehouse says of tables and columns, and the
+        destinations of their fields."""
         found = list(self.warnings)
         if not offline:
             found += self._missing_secrets()
             for file in self.files:
                 found += self._ask(file)
+            found += self._unknown_fields()
         return list(dict.fromkeys(found))
 
     def _entries(self) -> Iterator[tuple[Candidate, MappingFile, int]]:
@@ -115,6 +125,18 @@ class Project:
         for index, sync in enumerate(file.mapping.syncs):
             spec = _spec(self.destinations[sync.destination], sync)
             yield from check_sync_columns(file, index, spec, columns)
+
+    def _unknown_fields(self) -> Iterator[Problem]:
+        """Mapped fields that the destination does not have, where it tells; `doctor` says why one does not."""
+        known: dict[tuple[str, str], frozenset[str]] = {}
+        for candidate, file, index in self._entries():
+            destination = self.destinations[candidate.sync.destination]
+            spec = _spec(destination, candidate.sync)
+            if (destination.name, spec.name) not in known:
+                known[destination.name, spec.name] = destination.described(
+                    spec.name, self.settings.delivery.request_timeout
+                )
+            yield from check_described(file, index, spec, known[destination.name, spec.name])
 
     def _missing_secrets(self) -> Iterator[Problem]:
         """References of destinations that point to nothing now; a warning, for here may not be where it runs."""

@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Care": {
         "doctor": "Check the installation, the state and every connection.",
+        "destination": "What a destination has: fields, room; make an audience.",
         "connector": "List the connectors, or test one.",
         "state": "What is remembered of each sync: show, reset, merge.",
         "schema": "Write JSON Schemas for editors.",

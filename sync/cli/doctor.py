@@ -18,6 +18,7 @@ from sync.cli.context import Session, opened
 from sync.cli.doctor_state import encryption, loose, loose_secrets
 from sync.cli.options import Options
 from sync.cli.options import command as _command
+from sync.cli.room import rooms
 from sync.errors import HeadgateError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def command(options: Options, offline: bool) -> int:
         if project.ok:
             checks += [*_state(session)]
             checks += [] if offline else [*_connections(session)]
+            checks += [*_room(session)]
         code = 0 if all(c.ok for c in checks) else 1
         if options.json:
             output.document("doctor", ok=code == 0, checks=[asdict(c) for c in checks], exit_code=code)
@@ -198,6 +200,13 @@ def _connections(session: Session) -> Iterator[Check]:
         if job.destination not in destinations:
             destinations.add(job.destination)
             yield _guard(f"destination {job.destination}", partial(_destination, job))
+
+
+def _room(session: Session) -> Iterator[Check]:
+    """What each account has room for, as far as anything was sent to it."""
+    jobs = session.project.jobs(names=(), select=(), exclude=())
+    for one in rooms(session.project.settings.state_folder, jobs):
+        yield Check(f"room {one.name}", True, one.words(), warning=one.down)
 
 
 def _source(job: SyncJob) -> Check:

@@ -10,6 +10,7 @@ from sync.cli import output, words
 from sync.cli.context import Session, opened
 from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
+from sync.cli.room import AccountRoom, rooms
 from sync.durations import format_duration
 from sync.health import Health, Standing, standing
 
@@ -28,14 +29,17 @@ _COLOURS = {Health.HEALTHY: "green", Health.FAILING: "red", Health.DISABLED: "di
 @click.argument("syncs", nargs=-1, type=SyncName(), metavar="[SYNC]...")
 @click.pass_obj
 def command(options: Options, syncs: tuple[str, ...]) -> None:
-    """Health, activity and figures of every sync."""
+    """Health, activity and figures of every sync, and the room that is left at their destinations."""
     with opened(options) as session:
         jobs = session.project.jobs(names=syncs, select=options.select, exclude=options.exclude, disabled=True)
         found = [standing(session.ledger, job.cohort, job.sync) for job in jobs]
+        room = rooms(session.project.settings.state_folder, jobs)
         if options.json:
-            output.document("status", syncs=[_data(one) for one in found], exit_code=0)
+            accounts = [one.data() for one in room]
+            output.document("status", syncs=[_data(one) for one in found], accounts=accounts, exit_code=0)
         else:
             _show(session, found)
+            _show_room(room)
 
 
 def _data(one: Standing) -> dict[str, Any]:
@@ -94,3 +98,8 @@ def _show(session: Session, found: list[Standing]) -> None:
         if one.held_plan is not None:
             why = '--reason "..."'
             output.say(f"  next: {session.command(f'approve {one.held_plan} {why}')}")
+
+
+def _show_room(room: list[AccountRoom]) -> None:
+    for one in room:
+        output.say(f"{one.name}: {one.words()}", kind="warning" if one.down else "")
