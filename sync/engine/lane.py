@@ -22,8 +22,9 @@ from sync.sdk.nouns import Rate
 
 __all__ = ["BREAKS_AFTER", "Lane", "Room", "Used"]
 
-_MARGIN = 1.01
-"""Windows are held a little longer than the destination's: its clock sees requests closer together than ours."""
+_MARGIN, _MOST_JITTER, _JITTER = 1.01, 0.15, 0.03
+"""Windows are held a little longer than the destination's, whose clock sees requests closer together than ours: by
+a hundredth, and by as much as the road to it may differ from request to request (seconds, share of the window)."""
 
 _LONGEST = 86400.0
 """Seconds of the longest pause: an absurd wish must not silence an account until the process ends."""
@@ -79,8 +80,8 @@ class Lane:
         self._put = cells.put
         self._fresh = True  # has this process not probed yet
 
-    def take(self, rates: Iterable[Rate], lifetime: float) -> float:
-        """Take a turn: 0 where that was done, else the seconds to wait before asking again.
+    def take(self, rates: Iterable[Rate], lifetime: float) -> tuple[float, int]:
+        """Take a turn: 0 and its number where that was done, else the seconds to wait before asking again.
 
         `lifetime` is for how many seconds a probe can be under way.
         """
@@ -94,14 +95,19 @@ class Lane:
                 self._until_probe(now) if shut else 0.0,
             )
             if delay > 0:
-                return delay
+                return delay, -1
             count = self._get(_COUNT)
             self._put(_slot(count), now)
             self._put(_COUNT, count + 1)
             if shut:
                 self._fresh = False
                 self._put(_PROBE, now + lifetime)
-            return 0.0
+            return 0.0, int(count)
+
+    def leave(self, turn: int) -> None:
+        """A request leaves now, some time after its turn was taken: the windows count from here."""
+        with self._cells.held():
+            self._put(_slot(turn), self._clock())
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for so long, a day at most: the destination asked for it."""
@@ -162,7 +168,7 @@ class Lane:
         rate, count = _bounded(rate), self._get(_COUNT)
         if count < rate.requests:
             return 0.0
-        return self._get(_slot(count - rate.requests), now) + rate.per * _MARGIN - now
+        return self._get(_slot(count - rate.requests), now) + _held(rate) - now
 
     def _used(self, rate: Rate, now: float) -> int:
         """Requests that left within a window up to now: the times are in order, so halving finds the first."""
@@ -170,7 +176,7 @@ class Lane:
         low, high = max(0, count - rate.requests), count
         while low < high:
             middle = (low + high) // 2
-            if self._get(_slot(middle), now) + rate.per * _MARGIN > now:
+            if self._get(_slot(middle), now) + _held(rate) > now:
                 high = middle
             else:
                 low = middle + 1
@@ -214,6 +220,11 @@ class Lane:
 
 def _slot(count: float) -> int:
     return _RING + int(count) % _SIZE
+
+
+def _held(rate: Rate) -> float:
+    """For how many seconds a window is held."""
+    return rate.per * _MARGIN + min(rate.per * _JITTER, _MOST_JITTER)
 
 
 def _bounded(rate: Rate) -> Rate:

@@ -30,6 +30,7 @@ class Pacer:
         self._lane = lane
         self._rates = tuple(rates)
         self._lifetime = lifetime
+        self._mine = threading.local()
 
     @property
     def paused(self) -> float:
@@ -38,10 +39,17 @@ class Pacer:
 
     def acquire(self, wait: Callable[[float], bool]) -> bool:
         """Wait for a turn and take it; False where `wait` said to stop."""
-        while (delay := self._lane.take(self._rates, self._lifetime)) > 0:
+        while True:
+            delay, turn = self._lane.take(self._rates, self._lifetime)
+            if delay <= 0:
+                self._mine.turn = turn
+                return True
             if wait(delay):
                 return False
-        return True
+
+    def leave(self) -> None:
+        """The request that this thread took its turn for leaves now."""
+        self._lane.leave(self._mine.turn)
 
     def pause(self, seconds: float) -> None:
         """Grant nothing for so long, a day at most: the destination asked for it."""

@@ -98,6 +98,7 @@ class Sender:
             leaves = self._keeper.ensure(dispatch.lifetime)
         if push is not None:
             push.requests += 1
+        dispatch.pacer.leave()
         dispatch.tally.request()
         reached("request.leaving")
         return leaves + dispatch.settings.request_timeout

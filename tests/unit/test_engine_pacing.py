@@ -100,7 +100,7 @@ def test_who_is_told_to_stop_takes_no_turn() -> None:
     stop: Callable[[float], bool] = lambda seconds: True  # noqa: E731
 
     first, second = pacer.acquire(stop), pacer.acquire(stop)
-    clock.now += 10.2
+    clock.now += 10.3
 
     assert (first, second, pacer.acquire(stop)) == (True, False, True)
 
