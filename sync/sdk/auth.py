@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -207,12 +207,20 @@ class Token(httpx.Auth, ABC):
 
 class ClientCredentials(Token):
     """OAuth 2.0 client credentials (RFC 6749, section 4.4), with the client's id and secret as HTTP Basic or,
-    with `in_body`, as form fields (section 2.3.1)."""
+    with `in_body`, as form fields (section 2.3.1). `extra` are form fields beside them: an audience, say."""
 
     def __init__(
-        self, token_url: str, client_id: str, client_secret: SecretStr, *, scope: str = "", in_body: bool = False
+        self,
+        token_url: str,
+        client_id: str,
+        client_secret: SecretStr,
+        *,
+        scope: str = "",
+        in_body: bool = False,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(token_url)
+        self._extra = dict(extra or {})
         self._client = (client_id, client_secret)
         self._scope = scope
         self._in_body = in_body
@@ -220,7 +228,9 @@ class ClientCredentials(Token):
     def token_request(self) -> httpx.Request:
         """The form of section 4.4.2."""
         client_id, secret = self._client[0], self._client[1].get_secret_value()
-        form = {"grant_type": "client_credentials"} | ({"scope": self._scope} if self._scope else {})
+        form = {**self._extra, "grant_type": "client_credentials"} | (
+            {"scope": self._scope} if self._scope else {}
+        )
         if self._in_body:
             return httpx.Request("POST", self._url, data=form | {"client_id": client_id, "client_secret": secret})
         request = httpx.Request("POST", self._url, data=form)

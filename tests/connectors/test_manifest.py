@@ -323,11 +323,43 @@ def test_credentials_are_sent_as_the_scheme_says(scheme: str, header: str | None
     assert wire.requests[0].headers.get("authorization") == header
 
 
+BODY = 'auth = { scheme = "body", name = "api_key", value = "key" }'
+
+
+@pytest.mark.parametrize(
+    ("action", "sent"),
+    [
+        ('members = "m"\nvalue = "email"', '{"api_key":"s3","m":["a"]}'),
+        ('place = "form"\nmembers = "m"\nvalue = "email"', "api_key=s3&m=a"),
+    ],
+)
+def test_a_key_is_put_into_the_body_as_it_leaves(action: str, sent: str) -> None:
+    text = _actions(f'path = "/p"\n{action}\n{CODE}').replace(
+        'auth = { scheme = "header", name = "Api-Key", value = "key" }', BODY
+    )
+    kind = _acme(text)
+    config = kind.config_model(key="s3")
+    wire = Wire(lambda request: OK)
+    with build_client(kind, config, timeout=5, transport=wire) as client:
+        made = kind(config, client)
+        made.push(_batch(Op.ADD, "a"))
+        made.check()
+        preview = made.request(
+            kind.manifest.objects["member"].action(Op.ADD), _batch(Op.ADD, "a"), _batch(Op.ADD, "a").changes
+        )
+
+    first, second = wire.requests
+    assert first.content.decode() == sent
+    assert first.headers["content-length"] == str(len(sent))
+    assert second.url.params["api_key"] == "s3"
+    assert b"s3" not in preview.content
+
+
 def test_client_credentials_fetch_a_token_first() -> None:
     text = _actions(f'path = "/p"\n{CODE}').replace(
         'auth = { scheme = "header", name = "Api-Key", value = "key" }',
         'auth = { scheme = "client_credentials", token_url = "https://id.acme.example/t", client_id = "user",'
-        ' client_secret = "key" }\noptions.user.default = "ana"',
+        ' client_secret = "key", extra = { audience = "crm" } }\noptions.user.default = "ana"',
     )
     kind = _acme(text)
     config = kind.config_model(key="s3")
@@ -336,6 +368,7 @@ def test_client_credentials_fetch_a_token_first() -> None:
     kind(config, build_client(kind, config, timeout=5, transport=wire)).push(_batch(Op.ADD, "a"))
 
     assert [r.headers["authorization"] for r in wire.requests] == ["Basic YW5hOnMz", "Bearer t1"]
+    assert wire.requests[0].content == b"audience=crm&grant_type=client_credentials"
 
 
 GOOD = _actions(f'path = "/p"\n{CODE}')

@@ -239,6 +239,8 @@ def test_a_sync_to_a_manifest_file_adds_and_removes(project: Any, capsys: Any) -
     with serve(platform) as url:
         run = project("quill", f"{url}/api", "member", "user_id", 'token = "env:IT_TOKEN"')
         assert run("validate") == 0
+        assert run("connector", "list") == 0
+        assert "Quill  (./quill.toml)" in capsys.readouterr().out
         assert run("run", "--first-run") == 0, capsys.readouterr()
         first = set(platform.people)
         project.people(range(1, 6))
@@ -246,6 +248,21 @@ def test_a_sync_to_a_manifest_file_adds_and_removes(project: Any, capsys: Any) -
 
     assert first == {f"p{n}" for n in range(5)}
     assert set(platform.people) == {f"p{n}" for n in range(1, 6)}
+
+
+def test_a_project_tells_the_line_of_a_manifest_that_is_wrong(project: Any, tmp_path: Path, capsys: Any) -> None:
+    run = project("quill", "http://127.0.0.1:9", "member", "user_id", 'token = "env:IT_TOKEN"')
+    manifest = tmp_path / "quill.toml"
+    text = manifest.read_text()
+    manifest.write_text(text.replace("members = ", "membrs = ", 1))
+    line = 1 + next(n for n, one in enumerate(text.splitlines()) if one.startswith("members = "))
+
+    code = run("validate", "--offline")
+
+    said = "".join(capsys.readouterr())
+    assert code == 2
+    assert f"quill.toml:{line}:1" in said
+    assert "Did you mean `members`?" in said
 
 
 def test_a_job_of_a_manifest_is_asked_about_by_the_next_process(project: Any, tmp_path: Path) -> None:

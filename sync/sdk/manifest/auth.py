@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from sync.errors import AuthError
 from sync.sdk import auth as schemes
 from sync.sdk.manifest.text import fill
+from sync.sdk.values import dumps, json_object
 
 __all__ = ["Auth", "Option", "Strict", "build_auth", "credentials"]
 
@@ -73,10 +74,20 @@ class QueryAuth(Strict):
     value: str
 
 
+class BodyAuth(Strict):
+    """The secret option `value` as the key `name` of the JSON object or form that is sent; where nothing is sent,
+    as a parameter of the address."""
+
+    scheme: Literal["body"]
+    name: str
+    value: str
+
+
 class ClientCredentialsAuth(Strict):
     """OAuth 2.0 client credentials; `client_id` and `client_secret` name options.
 
-    `token_url` may hold placeholders, `{base_url}` among them.
+    `token_url` may hold placeholders, `{base_url}` among them. `extra` are constants of the form beside the usual
+    ones: an `audience`, say.
     """
 
     scheme: Literal["client_credentials"]
@@ -85,6 +96,7 @@ class ClientCredentialsAuth(Strict):
     client_secret: str
     scope: str = ""
     in_body: bool = False
+    extra: Mapping[str, str] = {}
 
 
 class RefreshTokenAuth(Strict):
@@ -97,7 +109,7 @@ class RefreshTokenAuth(Strict):
     refresh_token: str
 
 
-OneStep = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth, Field(discriminator="scheme")]
+OneStep = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth | BodyAuth, Field(discriminator="scheme")]
 
 
 class SeveralAuth(Strict):
@@ -113,6 +125,7 @@ Auth = Annotated[
     | BasicAuth
     | HeaderAuth
     | QueryAuth
+    | BodyAuth
     | ClientCredentialsAuth
     | RefreshTokenAuth
     | SeveralAuth,
@@ -125,6 +138,7 @@ _OPTIONS: Mapping[str, tuple[tuple[str, bool], ...]] = {
     "basic": (("user", False), ("password", True)),
     "header": (("value", True),),
     "query": (("value", True),),
+    "body": (("value", True),),
     "client_credentials": (("client_id", False), ("client_secret", True)),
     "refresh_token": (("client_id", False), ("client_secret", True), ("refresh_token", True)),
 }
@@ -163,11 +177,15 @@ def build_auth(spec: Any, config: BaseModel, known: Mapping[str, Any]) -> httpx.
         return schemes.Header(spec.name, option("value"), spec.prefix)
     if isinstance(spec, QueryAuth):
         return _Query(spec.name, option("value"))
+    if isinstance(spec, BodyAuth):
+        return _Body(spec.name, option("value"))
     token_url = fill(spec.token_url, known)
     client_id, client_secret = _clear(option("client_id")), option("client_secret")
     if isinstance(spec, RefreshTokenAuth):
         return schemes.RefreshToken(token_url, client_id, client_secret, option("refresh_token"))
-    return schemes.ClientCredentials(token_url, client_id, client_secret, scope=spec.scope, in_body=spec.in_body)
+    return schemes.ClientCredentials(
+        token_url, client_id, client_secret, scope=spec.scope, in_body=spec.in_body, extra=spec.extra
+    )
 
 
 def _clear(value: str | SecretStr) -> str:
@@ -186,4 +204,32 @@ class _Query(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> schemes.Flow:
         """Add the parameter."""
         request.url = request.url.copy_set_param(self._name, self._secret.get_secret_value())
+        yield request
+
+
+class _Body(httpx.Auth):
+    """The secret in what is sent: put there as the request leaves, so that a preview does not have it."""
+
+    requires_request_body = True
+
+    def __init__(self, name: str, secret: SecretStr) -> None:
+        self._query = _Query(name, secret)  # which refuses an empty one
+        self._name = name
+        self._secret = secret
+
+    def auth_flow(self, request: httpx.Request) -> schemes.Flow:
+        """Add the key to the object or the form."""
+        secret, content = self._secret.get_secret_value(), request.content
+        sent = json_object(content)
+        if sent is not None:
+            content = dumps({self._name: secret, **sent})
+        elif request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+            form = str(httpx.QueryParams({self._name: secret})).encode()
+            content = form + b"&" + content if content else form
+        else:
+            yield from self._query.auth_flow(request)
+            return
+        signed = httpx.Request(request.method, request.url, content=content)
+        request.stream, request.headers["Content-Length"] = signed.stream, str(len(content))
+        request._content = content
         yield request
