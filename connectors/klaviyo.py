@@ -34,7 +34,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx
-from pydantic import AliasPath, SecretStr, ValidationError
+from pydantic import AliasChoices, AliasPath, SecretStr, ValidationError
 from pydantic import Field as Option
 
 from sync.errors import ProtocolError, RequestError
@@ -68,7 +68,7 @@ _JOBS, _LISTS, _PROFILES = "/api/profile-bulk-import-jobs", "/api/lists", "/api/
 _LOOKUP = 50  # identifiers in a look-up: they stand in the address, which must not grow too long
 _TRIES = 3  # imports of one batch, each without the profiles that the one before refused
 _FIRST, _LONGEST = 0.5, 30.0  # seconds between two looks at a job
-_ROW = re.compile(r"/data/attributes/profiles/data/(\d+)(?:/.*)?")
+_ROW = re.compile(r"/data/attributes/profiles/data/(\d{1,6})(?:/.*)?")
 _NOBODY = "Klaviyo has nobody with these identifiers"
 _STRAYS = "Klaviyo could not import some profiles of this batch and does not say which"
 
@@ -99,6 +99,25 @@ _FIELDS = _IDENTIFIERS + _STANDARD
 _NAMES = frozenset(field.name for field in _STANDARD)
 _RATES = (Rate(10, 1.0), Rate(150, 60.0))
 
+# Removals go first: where an identifier changed, who is removed and who is added can be one profile.
+_MEMBER = ObjectSpec(
+    name="list_member",
+    title="List member",
+    ops=frozenset(Op),
+    fields=_FIELDS,
+    limits=Limits(batch_size=1000, batch_bytes=4_000_000, concurrency=4, rates=_RATES),
+    order=Order.REMOVALS_FIRST,
+    open_fields=True,
+)
+_PROFILE = replace(
+    _MEMBER,
+    name="profile",
+    title="Profile",
+    ops=frozenset({Op.ADD, Op.UPDATE}),
+    limits=replace(_MEMBER.limits, batch_size=10_000, mixed_ops=True),
+    audience=False,
+)
+
 
 class KlaviyoConfig(Config):
     """One Klaviyo account, reached with a private API key."""
@@ -120,10 +139,15 @@ class _Job(_Id):
     failed: int | None = Option(None, validation_alias=AliasPath("data", "attributes", "failed_count"))
 
 
+def _told(*path: str) -> AliasChoices:
+    """Where an error has it: a refusal at once, an import error among its attributes."""
+    return AliasChoices(AliasPath(*path), AliasPath("attributes", *path))
+
+
 class _Error(Shape):
-    detail: str = "Klaviyo gave no reason"
-    pointer: str | None = Option(None, validation_alias=AliasPath("source", "pointer"))
-    payload: dict[str, Any] | None = Option(None, alias="original_payload")
+    detail: str = Option("Klaviyo gave no reason", validation_alias=_told("detail"))
+    pointer: str | None = Option(None, validation_alias=_told("source", "pointer"))
+    payload: dict[str, Any] | None = Option(None, validation_alias=_told("original_payload"))
 
     def row(self, length: int) -> int | None:
         """The profile it points to, of so many that were sent."""
@@ -147,12 +171,8 @@ class _Page(Shape):
             raise ProtocolError("Klaviyo's link to the next page is none", self.link or "") from None
 
 
-class _Failure(Shape):
-    error: _Error = Option(alias="attributes")
-
-
-class _Failures(_Page):
-    data: list[_Failure]
+class _Errors(_Page):
+    data: list[_Error]
 
 
 class _Profile(Shape):
@@ -179,27 +199,7 @@ class Klaviyo(Connector[KlaviyoConfig]):
     title = "Klaviyo"
     docs = __doc__ or ""
     config_model = KlaviyoConfig
-    # Removals go first: where an identifier changed, who is removed and who is added can be one profile.
-    objects: Mapping[str, ObjectSpec] = {
-        "list_member": ObjectSpec(
-            name="list_member",
-            title="List member",
-            ops=frozenset(Op),
-            fields=_FIELDS,
-            limits=Limits(batch_size=1000, batch_bytes=4_000_000, concurrency=4, rates=_RATES),
-            order=Order.REMOVALS_FIRST,
-            open_fields=True,
-        ),
-        "profile": ObjectSpec(
-            name="profile",
-            title="Profile",
-            ops=frozenset({Op.ADD, Op.UPDATE}),
-            fields=_FIELDS,
-            limits=Limits(batch_size=10_000, batch_bytes=4_000_000, concurrency=4, rates=_RATES, mixed_ops=True),
-            audience=False,
-            open_fields=True,
-        ),
-    }
+    objects: Mapping[str, ObjectSpec] = {"list_member": _MEMBER, "profile": _PROFILE}
 
     @classmethod
     def base_url(cls, config: KlaviyoConfig) -> str:
@@ -262,7 +262,8 @@ class Klaviyo(Connector[KlaviyoConfig]):
         params = {"fields[profile]": "properties", "page[size]": "100", "sort": "-updated"}
         kinds: dict[str, set[str]] = {}
         for profile in read(_Profiles, self._get(_PROFILES, params)).data:
-            for name, value in (profile.attributes.get("properties") or {}).items():
+            properties = profile.attributes.get("properties")
+            for name, value in properties.items() if isinstance(properties, dict) else ():
                 if value is not None and not name.startswith("$") and name not in _NAMES:
                     kinds.setdefault(name, set()).add(_type(value))
         custom = (Field(name, found.pop() if len(found) == 1 else "json") for name, found in sorted(kinds.items()))
@@ -290,8 +291,8 @@ class Klaviyo(Connector[KlaviyoConfig]):
         cursor: str | None = ""
         for _ in range(most // 100 + 2):
             params = {"page[size]": "100"} | ({"page[cursor]": cursor} if cursor else {})
-            page = read(_Failures, self._get(f"{_JOBS}/{quote(job, safe='')}/import-errors", params))
-            errors += [one.error for one in page.data]
+            page = read(_Errors, self._get(f"{_JOBS}/{quote(job, safe='')}/import-errors", params))
+            errors += page.data
             cursor = page.next
             if cursor is None:
                 return errors

@@ -253,6 +253,7 @@ def test_an_import_error_is_laid_at_the_door_it_names(fake: FakeKlaviyo, error: 
     [
         ([{"detail": "no", "source": {"pointer": "/data"}}], 1),
         ([{"detail": "no", "source": {"pointer": "/data/attributes/profiles/data/9"}}], 1),
+        ([{"detail": "no", "source": {"pointer": f"/data/attributes/profiles/data/{'9' * 5000}"}}], 1),
         ([{"detail": "no", "original_payload": {"email": "somebody@else.example"}}], 1),
         ([], 1),
         ([POINTED], 2),
