@@ -338,7 +338,8 @@ class Klaviyo(Connector[KlaviyoConfig]):
         found: dict[str, list[str]] = {}
         for start in range(0, len(values), _LOOKUP):
             asked = values[start : start + _LOOKUP]
-            wanted = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+            listed = json.dumps(asked, ensure_ascii=False, separators=(",", ":"))
+            wanted = listed.encode("utf-8", "replace").decode()  # lone surrogates cannot stand in an address
             params = {"filter": f"any({kind},{wanted})", "fields[profile]": ",".join(_KINDS), "page[size]": "100"}
             page = read(_Profiles, self._get(_PROFILES, params))
             answered = [(profile.identifiers.get(kind, "").lower(), profile.id) for profile in page.data]

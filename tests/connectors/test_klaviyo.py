@@ -415,8 +415,9 @@ def test_a_look_up_that_names_somebody_else_is_not_believed(fake: FakeKlaviyo) -
         push(connector, "list_member", change("ada", Op.REMOVE))
 
 
-def test_text_in_an_identifier_cannot_change_the_filter(fake: FakeKlaviyo, klaviyo: Klaviyo) -> None:
-    odd = Change(Op.REMOVE, "key-odd", {"external_id": 'x"]),any(email,["ada@example.com'}, {})
+@pytest.mark.parametrize("id", ['x"]),any(email,["ada@example.com', "\ud800", "日本語"])
+def test_text_in_an_identifier_cannot_change_the_filter(fake: FakeKlaviyo, klaviyo: Klaviyo, id: str) -> None:
+    odd = Change(Op.REMOVE, "key-odd", {"external_id": id}, {})
     fake.lists["LST001"] = {fake.add_profile(email="ada@example.com")}
 
     assert statuses(push(klaviyo, "list_member", odd)) == {"odd": "applied"}
