@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -91,6 +92,14 @@ SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2003\u200a\u2028\u2029\u202f\u205f\u3
 )
 def test_a_transform_makes(value: Any, transform: Any, expected: Any) -> None:
     assert run(value, transform) == expected
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_reference_has_each_transform_with_its_help(name: str) -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "reference" / "transforms.md").read_text().splitlines()
+
+    (row,) = [line for line in lines if line.startswith((f"| `{name}` |", f"| `{{{name}: "))]
+    assert row.endswith(f"| {TRANSFORMS[name].help} |")
 
 
 @pytest.mark.parametrize("name", [n for n in TRANSFORMS if n not in ("default", "truncate", "round")])
