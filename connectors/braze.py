@@ -49,7 +49,7 @@ from sync.sdk.values import dumps
 __all__ = ["Braze", "BrazeConfig"]
 
 _BYTES = 3_900_000
-_QUEUED = "Braze queued it"
+_QUEUED = "Braze queued the users, and does not say what becomes of each"
 _JSON = {"Content-Type": "application/json"}
 _IDENTIFIERS = {
     "external_id": Field("external_id", required=True, identifier=True, normalise="trim"),
