@@ -24,7 +24,6 @@ attributes are the fields of an entry; those of its parent are written with the 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -203,20 +202,9 @@ class Attio(Connector[AttioConfig]):
         self.objects = _objects(config.list_of)
 
     @classmethod
-    def base_url(cls, config: AttioConfig) -> str:
-        """The API's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: AttioConfig) -> httpx.Auth:
         """The workspace's token."""
         return Bearer(config.token)
-
-    @classmethod
-    def account(cls, config: AttioConfig) -> str:
-        """The token, which has the quota: told apart by a digest of it."""
-        digest = hashlib.sha256(config.token.get_secret_value().encode()).hexdigest()
-        return f"{config.base_url}#{digest[:12]}"
 
     def check(self) -> None:
         """Read the lists there are."""
@@ -262,7 +250,7 @@ class Attio(Connector[AttioConfig]):
     def _member(self, id: str) -> Member:
         field, name = _KINDS[self.config.list_of]
         response = self.http.get(f"{self._records}/{id}", extensions={"expects": frozenset({404})})
-        values = [] if response.status_code == 404 else read(_Asserted, response).data.values.get(field.name, [])
+        values = [] if _is_gone(response) else read(_Asserted, response).data.values.get(field.name, [])
         return Member({field.name: text(values[0].get(name))} if values else {}, id)
 
     @property
@@ -333,7 +321,7 @@ class Attio(Connector[AttioConfig]):
                 response = self.http.delete(path, extensions={"expects": frozenset({400, 404})})
                 if response.status_code == 400:
                     return _refused(change, response)
-                if response.status_code != 404 and response.content.strip() != b"{}":
+                if not _is_gone(response) and response.content.strip() != b"{}":
                     raise ProtocolError("Attio answered a deletion with something else than {}", response.text)
         return Receipt(change.key, Status.APPLIED, remote_id=record)
 
@@ -343,7 +331,7 @@ class Attio(Connector[AttioConfig]):
         for offset in range(0, 100 * _ENTRIES, _ENTRIES):
             url = f"{self._records}/{record}/entries?limit={_ENTRIES}&offset={offset}"
             response = self.http.get(url, extensions={"expects": frozenset({404})})
-            page = [] if response.status_code == 404 else read(_Places, response).data
+            page = [] if _is_gone(response) else read(_Places, response).data
             places += page
             if len(page) < _ENTRIES:
                 break
@@ -362,6 +350,13 @@ def _list(audience: str | None) -> str:
 def _no_list(list: str, response: httpx.Response) -> RequestError:
     fix = "give the id or the slug of a list as `audience`"
     return RequestError(f"Attio has no list {list}", response.text, fix=fix)
+
+
+def _is_gone(response: httpx.Response) -> bool:
+    """Whether the record or the entry is not there. Raises `RequestError` for a 404 that says anything else."""
+    if response.status_code == 404 and _refusal(response).code != "not_found":
+        raise RequestError("Attio answered 404 and does not say what is not found", response.text)
+    return response.status_code == 404
 
 
 def _values(fields: Mapping[str, Value]) -> dict[str, Value]:

@@ -70,8 +70,8 @@ class Salesforce(Connector[SalesforceConfig]):
         self._campaigns = Campaigns(self._session, config.member_key, config.people)
 
     @classmethod
-    def base_url(cls, config: SalesforceConfig) -> str:
-        """The org's address. It is the account, too: the org owns the quota, whoever asks."""
+    def account(cls, config: SalesforceConfig) -> str:
+        """The org, which owns the quota, whoever asks."""
         return config.base_url
 
     @classmethod

@@ -131,7 +131,7 @@ class TestAttioContract(ConnectorContract):
             return [replace(c, identifiers={"domains": c.key.replace("key-", "") + ".example"}) for c in made]
         if spec.name == "person":
             return made
-        (list_id,) = self.fake.lists
+        list_id = next(iter(self.fake.lists))
         people = [self._person(str(change.identifiers["email_addresses"])) for change in made]
         there = self.fake.members(list_id)
         for person in people:
@@ -516,7 +516,8 @@ PLACE = {"list_id": LIST, "list_api_slug": "lapsed", "entry_id": BOB}
         ([FOUND, {"data": [PLACE]}, {"deleted": False}], Op.REMOVE, ProtocolError),
         ([FOUND, {"data": [PLACE]}, 204], Op.REMOVE, ProtocolError),
         ([FOUND, {"data": [PLACE]}, 400], Op.REMOVE, "rejected"),
-        ([FOUND, {"data": [PLACE]}, 404], Op.REMOVE, "applied"),
+        ([FOUND, {"data": [PLACE]}, 404], Op.REMOVE, RequestError),
+        ([FOUND, 404], Op.REMOVE, RequestError),
         ([FOUND, {"data": [PLACE]}, {}], Op.REMOVE, "applied"),
         ([FOUND, {"data": [{**PLACE, "entry_id": "x/../y"}]}], Op.REMOVE, ProtocolError),
     ],

@@ -307,15 +307,17 @@ def _bent_ones() -> Iterator[Told]:
     plain = COUNTS | JOBS | {CUSTOMERIO, DESK}
     no_names = plain | {WEBHOOK}  # an answer that names nobody
     in_order = no_names | {"salesforce contact", "salesforce lead"}  # results are told apart by their places alone
+    removed = {"attio list_entry"}  # whoever has no entry in a list has left it
+    more = plain | HUBSPOT | removed | {"attio company", "attio person"}  # a value told twice is no other value
     every = {
-        "leaves one record out": (_bent(lambda a: _lists(a, lambda e: e[:-1])), plain),
-        "tells of one record more": (_bent(lambda a: _lists(a, lambda e: [*e, *e[-1:]])), plain | HUBSPOT),
+        "leaves one record out": (_bent(lambda a: _lists(a, lambda e: e[:-1])), plain | removed),
+        "tells of one record more": (_bent(lambda a: _lists(a, lambda e: [*e, *e[-1:]])), more),
         "tells of people who were never sent": (
             _bent(lambda a: _lists(a, lambda e: [*map(_stranger, e)])),
             no_names,
         ),
         "contradicts itself": (_bent(_contradicted), plain),
-        "tells of no record": (_bent(lambda a: _lists(a, lambda _: [])), no_names),
+        "tells of no record": (_bent(lambda a: _lists(a, lambda _: [])), no_names | removed),
         "answers for another batch": (_another, in_order),
     }
     for name, (lie, believed) in every.items():
