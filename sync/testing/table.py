@@ -181,7 +181,7 @@ def _told(contract: type[ConnectorContract], passed: list[dict[str, Any]]) -> st
 def _caught(passed: list[dict[str, Any]]) -> str:
     for case in passed:
         if "made" in case:
-            return f"{float(case['caught']):.0%} of {case['made']}"
+            return f"{int(float(case['caught']) * 100 + 1e-9)}% of {case['made']}"
     return "-"
 
 
@@ -190,10 +190,10 @@ def _described(contract: type[ConnectorContract]) -> str:
     if described is None:
         return "-"
     graded = _graded()
-    words = {_GRADES.get(graded.get(str(one), ""), str(one)) for one in described.files}
+    words = {_GRADES.get(graded.get(str(one), ""), f"our own `{Path(one).name}`") for one in described.files}
     if described.reconstructed:
         words.add(_GRADES["C"])
-    return " and ".join(sorted(words)) + (f", {len(described.rules)} rules by hand" if described.rules else "")
+    return f"{' and '.join(sorted(words))}{', and rules by hand' if described.rules else ''}"
 
 
 def _graded() -> dict[str, str]:

@@ -11,14 +11,15 @@ from sync.sdk.registry import available
 from sync.testing.table import contracts, figures, objects, replaced
 
 HERE = Path(__file__).parent
+DOCUMENT = HERE.parents[1] / "docs" / "connectors.md"
 
 
-def test_every_installed_connector_is_in_the_table() -> None:
+def test_the_document_says_what_each_connector_takes() -> None:
     found = contracts(HERE)
-    told = objects(found)
+    document = DOCUMENT.read_text()
 
     assert set(found) == {name for name, entry in available().items() if entry.distribution == "headgate"}
-    assert [name for name in found if f"(`{name}`)" not in told] == []
+    assert replaced(document, "objects", objects(found)) == document, "run `python -m sync.testing.table`"
 
 
 def test_a_part_that_is_not_there_is_an_error() -> None:
