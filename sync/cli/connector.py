@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sync.cli import connector_new, connector_test, output
+from sync.cli import connector_fake, connector_new, connector_test, output
 from sync.cli.options import Options, group
 from sync.errors import HeadgateError
 
@@ -41,6 +41,7 @@ def list_(options: Options) -> int:
     return code
 
 
+command.add_command(connector_fake.command)
 command.add_command(connector_new.command)
 command.add_command(connector_test.command)
 
