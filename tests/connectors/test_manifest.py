@@ -48,6 +48,14 @@ IDENTIFIER = (
 )
 TWO_LISTS = 'answer = { kind = "two_lists", applied = "added", rejected = "missing", match = "email" }'
 CODE = 'answer = { kind = "code", code = "code", good = [0], reason = "msg" }'
+MATCHED = (
+    'answer = { kind = "rows", list = "results", status = "status", good = ["ok"], match = "email",'
+    ' identifier = "who" }'
+)
+ERRORS = 'answer = { kind = "rows", list = "results", error = "", reason = "why" }'
+KEYED = 'answer = { kind = "by_identifier", lists = ["failed"], keyed = true, match = "email" }'
+SEVERAL = 'answer = { kind = "by_index", list = "errors", index = "rows", base = 1, reason = "why" }'
+REST = 'answer = { kind = "two_lists", applied = "added", match = "email", rest = "rejected" }'
 SILENT = 'answer = { kind = "silent" }'
 
 
@@ -250,6 +258,12 @@ def test_a_removal_that_finds_nobody_is_done() -> None:
         (ROWS, {"results": [{"status": "ok"}, {"status": "no", "error": {"message": "bad"}}]}, "a r:bad"),
         (ROWS, {"results": [{"status": "ok"}, {}]}, "a ?"),
         (ROWS, {"results": [{"status": "ok"}]}, "? ?"),
+        (MATCHED, {"results": [{"who": "B@x.y", "status": "ok"}]}, "? a"),
+        (MATCHED, {"results": [{"who": "a@x.y", "status": "ok"}, {"who": "a@x.y", "status": "no"}]}, "? ?"),
+        (ERRORS, {"results": [None, {"why": "bad"}]}, "a r:bad"),
+        (KEYED, {"failed": {"a@x.y": "bad"}}, "r:bad a"),
+        (SEVERAL, {"errors": [{"rows": [1, 2], "why": "bad"}]}, "r:bad r:bad"),
+        (REST, {"added": ["b@x.y"]}, "r:not listed in added a"),
         (INDEX, {"message": "success", "errors": [{"at": 1, "why": "bad"}]}, "a r:bad"),
         (INDEX, {"message": "success"}, "a a"),
         (IDENTIFIER, {"code": "Success", "failed": {"unknown": ["B@x.y"]}}, "a r:listed in failed.unknown"),
@@ -389,6 +403,23 @@ GOOD = _actions(f'path = "/p"\n{CODE}')
         ('path = "/p"', 'path = "/p"\nvalue = "emial"', "there is no field 'emial'"),
         ('path = "/p"', 'path = "/p"\nbody = { a = 1 }', "a body with constants cannot be the list itself"),
         ('path = "/p"', 'path = "/p"\nif = "x"', "objects.member.actions.add.if: unknown key"),
+        (
+            'kind = "code", code = "code", good = [0], reason = "msg"',
+            'kind = "rows", list = "r"',
+            "give one of them",
+        ),
+        (
+            'kind = "code", code = "code", good = [0], reason = "msg"',
+            'kind = "rows", list = "r", status = "s"',
+            "good",
+        ),
+        ('kind = "code", code = "code", good = [0], reason = "msg"', 'kind = "count", taken = 1', "taken"),
+        (
+            'path = "/p"',
+            'path = "/p"\nopen = { path = "/o", id = "id" }\nclose = { path = "/c" }',
+            "`close` needs `taken`",
+        ),
+        ('path = "/p"', 'path = "/p/{opened}"', "nothing is called '{opened}'"),
         ('kind = "code"', 'kind = "vibes"', "objects.member.actions.add.answer"),
         ("[objects.member.actions.add]", "[objects.member.actions.merge]", "objects.member.actions.merge"),
         ('title = "Acme"', "title = ", "acme.toml: not TOML: invalid value"),

@@ -320,15 +320,16 @@ def _rows(answer: Rows, changes: Sequence[Change], body: Any, response: httpx.Re
 
 
 def _matched(answer: Rows, changes: Sequence[Change], rows: Sequence[Any]) -> list[Receipt]:
-    """Rows by identifier; of somebody with several, one that is not good counts."""
+    """Rows by identifier; of somebody with two that differ nobody can tell."""
     found: dict[str, list[Any]] = {}
     for row in rows:
         found.setdefault(label(dig(row, answer.identifier)), []).append(row)
     receipts = []
     for change in changes:
         made = [_row(answer, change.key, row) for row in found.get(label_of(change, answer.match), ())]
-        bad = [receipt for receipt in made if receipt.status is not Status.APPLIED]
-        receipts.append([*bad, *made, Receipt(change.key, Status.UNKNOWN, _UNSAID)][0])
+        if len({receipt.status for receipt in made}) > 1:
+            made = [Receipt(change.key, Status.UNKNOWN, "the answer says two different things of it")]
+        receipts.append([*made, Receipt(change.key, Status.UNKNOWN, _UNSAID)][0])
     return receipts
 
 

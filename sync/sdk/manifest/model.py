@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from sync.sdk import nouns
-from sync.sdk.manifest.answer import Answer, Code, Silent
+from sync.sdk.manifest.answer import Answer, Code, Rows, Silent
 from sync.sdk.manifest.audience import Create, Describe, ReadMembers
 from sync.sdk.manifest.auth import Auth, Option, Strict, credentials
 from sync.sdk.manifest.job import JobAnswer
@@ -139,7 +139,17 @@ class Action(Carrier):
             "`open` and `close` need `per` batch",
         )
         yield (self.close is None) != (self.taken is None), "`close` needs `taken`: what proves that all arrived?"
+        for answer in _answers(self.answer):
+            rows = isinstance(answer, Rows)
+            both = rows and bool(answer.status) == (answer.error is not None)
+            yield both, "rows are told by a `status`, with `good`, or by an `error`: give one of them"
+            yield rows and bool(answer.status) and not answer.good, "`good` is missing: which statuses are?"
         yield batch and bool(self.gone or self.exists), "`gone` and `exists` need `per` record: they speak of one"
+
+
+def _answers(answer: Any) -> list[Any]:
+    """An answer, and those that its job has."""
+    return [answer.at_once, answer.poll.answer] if isinstance(answer, JobAnswer) else [answer]
 
 
 class ObjectManifest(Strict):
@@ -382,9 +392,7 @@ def _compared(carrier: Carrier) -> Iterator[str]:
     """The fields that values are taken from or compared with."""
     parts: list[Any] = [carrier]
     if isinstance(carrier, Action):
-        parts.append(carrier.answer)
-        if isinstance(carrier.answer, JobAnswer):
-            parts += [carrier.answer.at_once, carrier.answer.poll.answer]
+        parts += _answers(carrier.answer)
     yield from filter(None, (getattr(part, key, "") for part in parts for key in ("value", "match")))
 
 
