@@ -92,7 +92,7 @@ class Perch(Platform):
             )
         if request.method == "GET":
             return self.page(request)
-        return self.change(request) if path == "/v3/lists/12/members" else None
+        return self.change(request) if path in ("/v3/lists/12/members", "/v3/lists/77/members") else None
 
     def page(self, request: httpx.Request) -> httpx.Response:
         start = int(request.url.params.get("after", 0))
