@@ -34,7 +34,7 @@ _GRADES = {
     "A'": "made from the vendor's own source",
     "B": "a copy of the vendor's",
     "B'": "put together from the vendor's words",
-    "C": "**reconstructed**, nobody's contract",
+    "C": "**reconstructed** (nobody's contract)",
 }
 
 
@@ -193,7 +193,7 @@ def _described(contract: type[ConnectorContract]) -> str:
     words = {_GRADES.get(graded.get(str(one), ""), f"our own `{Path(one).name}`") for one in described.files}
     if described.reconstructed:
         words.add(_GRADES["C"])
-    return f"{' and '.join(sorted(words))}{', and rules by hand' if described.rules else ''}"
+    return f"{', '.join(sorted(words))}{', rules by hand' if described.rules else ''}"
 
 
 def _graded() -> dict[str, str]:
