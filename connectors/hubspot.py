@@ -41,7 +41,7 @@ from pydantic import Field as Option
 
 from sync.errors import RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Bearer, account_of
+from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector
 from sync.sdk.nouns import (
     Batch,
@@ -192,19 +192,9 @@ class HubSpot(Connector[HubSpotConfig]):
         self.objects = _objects(config.rate)
 
     @classmethod
-    def base_url(cls, config: HubSpotConfig) -> str:
-        """The API's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: HubSpotConfig) -> httpx.Auth:
         """The private app's token."""
         return Bearer(config.token)
-
-    @classmethod
-    def account(cls, config: HubSpotConfig) -> str:
-        """The private app, which owns the quota."""
-        return account_of(config.base_url, config.token)
 
     def check(self) -> None:
         """Read one contact."""
