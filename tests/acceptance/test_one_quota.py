@@ -13,6 +13,7 @@ from sync.sdk.nouns import Rate
 from sync.testing.fakes.platform import Asked, Fake
 from sync.testing.fakes.server import serve
 from tests.acceptance.project import Project
+from tests.figures import Figures
 
 QUOTA = Rate(100, 10.0)
 PEOPLE = 20_000
@@ -67,7 +68,7 @@ def project(folder: Path, url: str, sync: str = "sink-vip") -> Project:
 
 
 @pytest.mark.slow
-def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Path) -> None:
+def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Path, figures: Figures) -> None:
     receiver = Receiver()
     with serve(receiver) as url:
         done = project(tmp_path / "one", url).people(PEOPLE).run("--first-run", timeout=120)
@@ -76,10 +77,11 @@ def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Pat
     assert len(receiver.people) == PEOPLE
     assert receiver.refused == 0
     assert receiver.used >= 0.95, receiver.used
+    figures.most("share of the quota used, %", round(100 * receiver.used, 1))
 
 
 @pytest.mark.slow
-def test_two_processes_at_once_share_one_quota(tmp_path: Path) -> None:
+def test_two_processes_at_once_share_one_quota(tmp_path: Path, figures: Figures) -> None:
     receiver = Receiver()
     with serve(receiver) as url:
         here = project(tmp_path / "two", url).people(PEOPLE // 2)
@@ -95,3 +97,4 @@ def test_two_processes_at_once_share_one_quota(tmp_path: Path) -> None:
     assert len(receiver.people) == PEOPLE
     assert receiver.refused == 0
     assert receiver.used >= 0.95, receiver.used
+    figures.most("share of the quota used, %", round(100 * receiver.used, 1))
