@@ -9,16 +9,16 @@ ci:
 
 # the quick tests; arguments go to pytest
 test *args:
-    uv run --group dev --all-extras pytest {{ args }}
+    uv run --group dev pytest {{ args }}
 
 # every test, the slow ones too
 test-all:
-    uv run --group dev --all-extras pytest
-    uv run --group dev --all-extras pytest -n 0 -m slow
+    uv run --group dev pytest
+    uv run --group dev pytest -n 0 -m slow
 
 # ten thousand more histories of the commit protocol, a thousand more kills
 night:
-    uv run --group dev --all-extras pytest -m endless
+    uv run --group dev pytest -m endless
 
 # format, and fix what ruff can fix
 format:
@@ -29,7 +29,7 @@ format:
 lint:
     uv run --group dev ruff format --check .
     uv run --group dev ruff check .
-    uv run --group dev --all-extras mypy sync connectors
+    uv run --group dev mypy sync connectors
     uv run --group dev lint-imports
 
 # ratios against the floor, measured in one run
@@ -51,5 +51,5 @@ wheel:
 # take newer versions, then write down what was tested
 upgrade:
     uv run --no-sync python .ci/constraints.py --forget
-    uv sync --upgrade --group dev --all-extras
+    uv sync --upgrade --group dev
     uv run --group dev python .ci/constraints.py
