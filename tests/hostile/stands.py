@@ -270,10 +270,8 @@ class AttioListEntry(Stand):
         for address in known:
             self._fake.add("people", address)
 
-    def people(self) -> People:
-        people = self._fake.records["people"]
-        members = self._fake.members(str(self.audience))
-        return {people[id]["email_addresses"][0]: values["stage"][0] for id, values in members.items()}
+    def people(self) -> None:
+        """Nobody looks: who is said to have no entry stays where they are, so that a lie about it shows there."""
 
     def app(self, request: httpx.Request) -> httpx.Response:
         return self._fake(request)
