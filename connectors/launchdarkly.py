@@ -28,7 +28,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
@@ -40,11 +39,12 @@ from sync.sdk.auth import Header
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.http import reset_after
 from sync.sdk.nouns import Batch, Field, Limits, Member, ObjectSpec, Op, Page, Receipt, Status
-from sync.sdk.values import dumps, text
+from sync.sdk.settled import every
+from sync.sdk.values import path_part, text
 
 __all__ = ["LaunchDarkly", "LaunchDarklyConfig"]
 
-_SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
+_SEMANTIC = {"Content-Type": "application/json; domain-model=launchdarkly.semanticpatch"}
 _SILENT = "LaunchDarkly's answer shows the segment without this change"
 _INCLUDE = {Op.ADD: "addIncludedTargets", Op.REMOVE: "removeIncludedTargets"}
 
@@ -78,10 +78,6 @@ class _Segment(Shape):
         """Who is included one by one; of the kind `user` they may stand in either list."""
         found = self.included if kind == "user" else ()
         return [*found, *(value for one in self.contexts if one.kind == kind for value in one.values)]
-
-
-class _Segments(Shape):
-    items: list[_Segment]
 
 
 def _object(name: str, title: str, size: int, *, readable: bool) -> ObjectSpec:
@@ -120,24 +116,23 @@ class LaunchDarkly(HttpConnector[LaunchDarklyConfig]):
 
     def check(self) -> None:
         """Read one segment of the environment, or none."""
-        read(_Segments, self.http.get(self._path(), params={"limit": 1}))
+        read(list[_Segment], self.send("GET", self._path(), params={"limit": 1}), at="items")
 
     def request(self, batch: Batch) -> httpx.Request:
         """One op, for all keys of the batch."""
         op, keys = batch.changes[0].op, [text(change.identifiers["key"]) for change in batch.changes]
         if batch.object == "big_segment_member":
-            body: dict[str, Any] = {"included": {op.value: keys}}
-            return self._request("POST", self._path(batch.audience) + "/contexts", body)
+            return self.build("POST", f"{self._path(batch.audience)}/contexts", {"included": {op.value: keys}})
         instruction = {"kind": _INCLUDE[op], "contextKind": self.config.context_kind, "values": keys}
         body = {"environmentKey": self.config.environment, "instructions": [instruction]}
-        return self._request("PATCH", self._path(batch.audience), body, _SEMANTIC)
+        return self.build("PATCH", self._path(batch.audience), body, headers=_SEMANTIC)
 
     def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
         """All or nothing; of a standard segment the answer shows it for each key. Raises `ProtocolError`."""
         if batch.object == "big_segment_member":
             if response.status_code != 204:
                 raise ProtocolError("LaunchDarkly answered an update of a big segment with other than 204")
-            return [Receipt(change.key, Status.APPLIED) for change in batch.changes]
+            return every(batch.changes, Status.APPLIED)
         segment = read(_Segment, response)
         if segment.key != batch.audience or segment.unbounded:
             raise ProtocolError("LaunchDarkly answered with another segment than the one that was changed")
@@ -150,13 +145,12 @@ class LaunchDarkly(HttpConnector[LaunchDarklyConfig]):
         """Make a segment whose key is made of its title; the key. Raises `RequestError` where there is none."""
         key = re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._")
         if not key:
-            raise RequestError(
-                "no key of a segment can be made of this title", fix="use letters of the Latin alphabet or digits"
-            )
+            fix = "use letters of the Latin alphabet or digits"
+            raise RequestError("no key of a segment can be made of this title", fix=fix)
         body: dict[str, Any] = {"key": key, "name": title, "tags": ["headgate"]}
         if object == "big_segment_member":
             body |= {"unbounded": True, "unboundedContextKind": self.config.context_kind}
-        return read(_Segment, self.http.send(self._request("POST", self._path(), body))).key
+        return read(_Segment, self.send("POST", self._path(), body)).key
 
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - one page
         """Everybody who is included one by one."""
@@ -168,10 +162,7 @@ class LaunchDarkly(HttpConnector[LaunchDarklyConfig]):
 
     def _path(self, audience: str | None = None) -> str:
         parts = [self.config.project, self.config.environment, *([audience] if audience else [])]
-        return "/api/v2/segments/" + "/".join(quote(part, safe="") for part in parts)
-
-    def _request(self, method: str, path: str, body: Any, kind: str = "application/json") -> httpx.Request:
-        return self.http.build_request(method, path, content=dumps(body), headers={"Content-Type": kind})
+        return "/api/v2/segments/" + "/".join(path_part(part) for part in parts)
 
 
 def _receipt(key: str, there: bool, op: Op) -> Receipt:

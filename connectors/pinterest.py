@@ -22,32 +22,19 @@ from __future__ import annotations
 
 import hashlib
 from typing import Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
 from pydantic import SecretStr
 
 from sync.errors import DestinationError, ProtocolError, RequestError
-from sync.sdk.answer import Shape, read
+from sync.sdk.answer import Made, Shape, read
 from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import reset_after
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Limits,
-    ObjectSpec,
-    Op,
-    Order,
-    Outcome,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps
+from sync.sdk.nouns import Batch, Outcome, Receipt, Status
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order, Rate
+from sync.sdk.values import given, path_part
 
 __all__ = ["Pinterest", "PinterestConfig"]
 
@@ -67,10 +54,6 @@ class _CustomerList(Shape):
     id: str = Option(min_length=1)
     status: Literal["PROCESSING", "READY", "TOO_SMALL", "UPLOADING"]
     exceptions: dict[str, object] | None = None
-
-
-class _Audience(Shape):
-    id: str = Option(min_length=1)
 
 
 _MEMBER = ObjectSpec(
@@ -112,14 +95,17 @@ class Pinterest(Connector[PinterestConfig]):
 
     def push(self, batch: Batch) -> Outcome:
         """One request for those who have an identifier. Raises `RequestError` where the list is unknown."""
-        sent = {change.key: found for change in batch.changes if (found := _records(change))}
+        sent = {change.key: found for change in batch.changes if (found := given(change))}
         empty = [Receipt(c.key, Status.REJECTED, _EMPTY) for c in batch.changes if c.key not in sent]
         if not sent:
             return empty
         op = "REMOVE" if batch.changes[0].op is Op.REMOVE else "ADD"
-        body = {"operation_type": op, "records": ",".join(r for records in sent.values() for r in records)}
-        path = f"{self._root}/customer_lists/{quote(batch.audience or '', safe='')}"
-        response = self._send("PATCH", path, body)
+        body = {
+            "operation_type": op,
+            "records": ",".join(record for records in sent.values() for record in records.values()),
+        }
+        path = f"{self._root}/customer_lists/{path_part(batch.audience)}"
+        response = self.send("PATCH", path, body)
         answer = read(_CustomerList, response)
         if answer.id != batch.audience:
             raise ProtocolError("Pinterest answered for another customer list", response.text)
@@ -129,10 +115,10 @@ class Pinterest(Connector[PinterestConfig]):
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - there is one object
         """Make a customer list, and an audience of it to target; the list's id. Raises `RequestError`."""
         body = {"name": title, "list_type": "EMAIL", "records": _NOBODY}
-        made = read(_CustomerList, self._send("POST", f"{self._root}/customer_lists", body)).id
+        made = read(_CustomerList, self.send("POST", f"{self._root}/customer_lists", body)).id
         target = {"name": title, "audience_type": "CUSTOMER_LIST", "rule": {"customer_list_id": made}}
         try:
-            read(_Audience, self._send("POST", f"{self._root}/audiences", target))
+            read(Made, self.send("POST", f"{self._root}/audiences", target))
         except DestinationError as error:
             fix = f"Make an audience of customer list {made} in Ads Manager; its members can be kept already."
             message = f"Pinterest made customer list {made}, and no audience of it: {error.message}"
@@ -142,10 +128,3 @@ class Pinterest(Connector[PinterestConfig]):
     @property
     def _root(self) -> str:
         return f"/v5/ad_accounts/{self.config.ad_account_id}"
-
-    def _send(self, method: str, path: str, body: Value) -> httpx.Response:
-        return self.http.request(method, path, content=dumps(body), headers={"Content-Type": "application/json"})
-
-
-def _records(change: Change) -> list[str]:
-    return [str(v) for name in ("email", "maid") if (v := change.identifiers.get(name)) not in (None, "")]

@@ -22,24 +22,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
 from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
-from sync.sdk.answer import Shape, read
+from sync.sdk.answer import Made, Shape, read
 from sync.sdk.auth import Header
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.nouns import Batch, Field, Limits, Member, ObjectSpec, Op, Page, Rate, Receipt, Status
-from sync.sdk.values import dumps, text
+from sync.sdk.settled import every
+from sync.sdk.values import path_part, text
 
 __all__ = ["Statsig", "StatsigConfig"]
 
 _SEGMENTS = "/console/v1/segments"
 _NAME = re.compile(r"[A-Za-z0-9_ -]{3,100}")
-_VERSION = "20240601"  # of the API: optional now, to be required later (docs, Console API, "API version")
+# Of the API: optional now, to be required later (docs, Console API, "API version").
+_VERSION = {"STATSIG-API-VERSION": "20240601"}
 _PATHS = {Op.ADD: "add_ids", Op.REMOVE: "remove_ids"}
 
 
@@ -49,22 +50,6 @@ class StatsigConfig(Config):
     key: SecretStr = Option(description="A Console API key that may write: Project Settings, Keys & Environments.")
     id_type: str = Option("userID", min_length=1, description="What the ids of new segments are ids of.")
     base_url: str = Option("https://statsigapi.net", description="Where the API is.")
-
-
-class _Said(Shape):
-    message: str
-
-
-class _Made(Shape):
-    id: str = Option(min_length=1, max_length=100)
-
-
-class _Created(Shape):
-    data: _Made
-
-
-class _All(Shape):
-    data: list[Any]
 
 
 class _Ids(Shape):
@@ -105,18 +90,19 @@ class Statsig(HttpConnector[StatsigConfig]):
 
     def check(self) -> None:
         """Read one segment of the project, or none."""
-        read(_All, self.http.get(_SEGMENTS, params={"limit": 1}, headers=_headers()))
+        read(list[Any], self.send("GET", _SEGMENTS, params={"limit": 1}, headers=_VERSION), at="data")
 
     def request(self, batch: Batch) -> httpx.Request:
         """One op, for all ids of the batch."""
         ids = [text(change.identifiers["id"]) for change in batch.changes]
-        return self._request("PATCH", f"{_segment(batch.audience)}/{_PATHS[batch.changes[0].op]}", {"ids": ids})
+        path = f"{_segment(batch.audience)}/{_PATHS[batch.changes[0].op]}"
+        return self.build("PATCH", path, {"ids": ids}, headers=_VERSION)
 
     def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
         """All or nothing. Raises `ProtocolError` where the answer does not say that it was done."""
-        if "successfully" not in read(_Said, response).message:
+        if "successfully" not in read(str, response, at="message"):
             raise ProtocolError("Statsig's answer does not say that the ids were taken", response.text)
-        return [Receipt(change.key, Status.APPLIED) for change in batch.changes]
+        return every(batch.changes, Status.APPLIED)
 
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - there is one object
         """Make an id list; its id. Raises `RequestError` where Statsig takes no such name."""
@@ -124,23 +110,15 @@ class Statsig(HttpConnector[StatsigConfig]):
             fix = "use 3 to 100 letters, digits, spaces, `_` and `-`"
             raise RequestError("Statsig takes no such name for a segment", fix=fix)
         body = {"name": title, "type": "user_store_id_list", "idType": self.config.id_type}
-        return read(_Created, self.http.send(self._request("POST", _SEGMENTS, body))).data.id
+        return read(Made, self.send("POST", _SEGMENTS, body, headers=_VERSION), at="data").id
 
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - as above
         """A page of a segment's ids."""
-        params = {"limit": "100", "page": after or "1"}
-        listed = read(_Listed, self.http.get(f"{_segment(audience)}/id_list", params=params, headers=_headers()))
+        path, params = f"{_segment(audience)}/id_list", {"limit": "100", "page": after or "1"}
+        listed = read(_Listed, self.send("GET", path, params=params, headers=_VERSION))
         following = str(listed.pagination.number + 1) if listed.pagination.next else None
         return Page([Member({"id": id}) for id in listed.data.ids], following)
 
-    def _request(self, method: str, path: str, body: Any) -> httpx.Request:
-        headers = _headers() | {"Content-Type": "application/json"}
-        return self.http.build_request(method, path, content=dumps(body), headers=headers)
-
 
 def _segment(audience: str | None) -> str:
-    return f"{_SEGMENTS}/{quote(audience or '', safe='')}"
-
-
-def _headers() -> dict[str, str]:
-    return {"STATSIG-API-VERSION": _VERSION}
+    return f"{_SEGMENTS}/{path_part(audience)}"

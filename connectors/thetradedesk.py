@@ -36,7 +36,8 @@ from sync.sdk.answer import Shape, read
 from sync.sdk.auth import Header
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.nouns import Batch, Change, Field, Limits, ObjectSpec, Op, Order, Receipt, Status, Value
-from sync.sdk.values import dumps
+from sync.sdk.settled import every
+from sync.sdk.values import given
 
 __all__ = ["TheTradeDesk", "TheTradeDeskConfig"]
 
@@ -54,6 +55,7 @@ _IDS = {
     "merkury_id": "MerkuryID",
     "iqvia_ppid": "IqviaPPID",
 }
+_PATH = "/data/advertiser"
 _DAY = 24 * 60  # minutes
 _NUMBER = re.compile(r"item #(\d{1,6})")
 _PART = "one of its ids was refused and another was taken"
@@ -129,20 +131,19 @@ class TheTradeDesk(HttpConnector[TheTradeDeskConfig]):
 
     def check(self) -> None:
         """Send no items, which changes nothing: 400 says that the token was accepted."""
-        request = self._request([])
-        request.extensions["expects"] = frozenset({400})
-        self.http.send(request)
+        self.send("POST", _PATH, self._body([]), expects={400})
 
     def request(self, batch: Batch) -> httpx.Request:
         """The items of the batch, one for each id."""
-        return self._request([item for change in batch.changes for item in self._items(change, batch.audience)])
+        items = [item for change in batch.changes for item in self._items(change, batch.audience)]
+        return self.build("POST", _PATH, self._body(items))
 
     def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
         """Accepted unless a line of theirs failed. Raises `ProtocolError`."""
         lines = read(_Answer, response).failed or []
-        owners = [change.key for change in batch.changes for _ in _ids(change)]
+        owners = [change.key for change in batch.changes for _ in given(change)]
         if any(not 1 <= line.number <= len(owners) for line in lines):
-            return [Receipt(change.key, Status.UNKNOWN, _STRAY) for change in batch.changes]
+            return every(batch.changes, Status.UNKNOWN, _STRAY)
         refused = {line.number: line.reason for line in lines}
         by_key: dict[str, list[str]] = {change.key: [] for change in batch.changes}
         for number, key in enumerate(owners, 1):
@@ -152,24 +153,20 @@ class TheTradeDesk(HttpConnector[TheTradeDeskConfig]):
     def _items(self, change: Change, segment: str | None) -> list[Value]:
         ttl = 0 if change.op is Op.REMOVE else self.config.ttl_days * _DAY
         data = [{"Name": segment, "TtlInMinutes": ttl}]
-        return [{_IDS[name]: value, "Data": data} for name, value in _ids(change).items()]
+        return [{_IDS[name]: value, "Data": data} for name, value in given(change).items()]
 
-    def _request(self, items: Sequence[Value]) -> httpx.Request:
+    def _body(self, items: Sequence[Value]) -> dict[str, Value]:
         provider = self.config.data_provider_id
         body: dict[str, Value] = {"AdvertiserId": self.config.advertiser_id, "Items": items}
-        body |= {"DataProviderId": provider} if provider else {}
-        headers = {"Content-Type": "application/json"}
-        return self.http.build_request("POST", "/data/advertiser", content=dumps(body), headers=headers)
-
-
-def _ids(change: Change) -> dict[str, str]:
-    return {name: str(value) for name in _IDS if (value := change.identifiers.get(name)) not in (None, "")}
+        return body | ({"DataProviderId": provider} if provider else {})
 
 
 def _receipt(change: Change, reasons: Sequence[str]) -> Receipt:
     """One refused id of several leaves the member in between."""
+    if not given(change):
+        return Receipt(change.key, Status.REJECTED, "it has no id of those that The Trade Desk takes")
     if not reasons:
         return Receipt(change.key, Status.ACCEPTED)
-    if len(reasons) < len(_ids(change)):
+    if len(reasons) < len(given(change)):
         return Receipt(change.key, Status.UNKNOWN, f"{_PART} ({reasons[0]})")
     return Receipt(change.key, Status.REJECTED, reasons[0])

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
@@ -29,8 +28,9 @@ from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
 from sync.sdk.auth import Header
 from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import Batch, Delivery, Field, Limits, Member, ObjectSpec, Op, Outcome, Page, Receipt, Status
-from sync.sdk.values import dumps, text
+from sync.sdk.nouns import Batch, Delivery, Field, Limits, Member, ObjectSpec, Op, Outcome, Page, Status
+from sync.sdk.settled import every
+from sync.sdk.values import path_part, text
 
 __all__ = ["Unleash", "UnleashConfig"]
 
@@ -67,9 +67,8 @@ class _Segment(Shape):
         """The constraint that says who is a member. Raises `RequestError` where there are several."""
         found = [c for c in self.constraints if _is_list(c) and c.get("contextName") == field]
         if len(found) > 1:
-            raise RequestError(
-                f"the segment '{self.name}' has several lists of {field}", fix="keep one of its constraints on it"
-            )
+            fix = "keep one of its constraints on it"
+            raise RequestError(f"the segment '{self.name}' has several lists of {field}", fix=fix)
         return found[0] if found else None
 
     def values(self, field: str) -> list[str]:
@@ -93,10 +92,6 @@ class _Segment(Shape):
             "constraints": constraints,
             **{name: value for name, value in kept.items() if value is not None},
         }
-
-
-class _Segments(Shape):
-    segments: list[_Segment]
 
 
 def _object(field: str, most: int) -> ObjectSpec:
@@ -130,7 +125,7 @@ class Unleash(Connector[UnleashConfig]):
 
     def check(self) -> None:
         """Read the segments."""
-        read(_Segments, self.http.get(_SEGMENTS))
+        read(list[_Segment], self.send("GET", _SEGMENTS), at="segments")
 
     def push(self, batch: Batch) -> Outcome:
         """Make the batch's people the segment's members.
@@ -142,19 +137,19 @@ class Unleash(Connector[UnleashConfig]):
         values = [text(change.identifiers[field]) for change in batch.changes if change.op is not Op.REMOVE]
         body = self._segment(batch.audience).replaced(field, values)
         self._refuse(body["constraints"], values)
-        response = self._send("PUT", _path(batch.audience), body)
+        response = self.send("PUT", _path(batch.audience), body)
         if response.status_code != 204:
             raise ProtocolError("Unleash answered the update of a segment with other than 204", response.text)
         there = self._segment(batch.audience).values(field)
         if set(there) != set(values):
             raise ProtocolError("Unleash took the segment, and has other members in it now")
-        return [Receipt(change.key, Status.APPLIED) for change in batch.changes]
+        return every(batch.changes, Status.APPLIED)
 
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - there is one object
         """Make a segment that nobody is in; its number."""
         constraint = {"contextName": self.config.context_field, "operator": "IN", "values": []}
         body = {"name": title, "description": "Kept by Headgate.", "constraints": [constraint]}
-        return str(read(_Segment, self._send("POST", _SEGMENTS, body)).id)
+        return str(read(_Segment, self.send("POST", _SEGMENTS, body)).id)
 
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - one page
         """Everybody in the segment."""
@@ -162,7 +157,7 @@ class Unleash(Connector[UnleashConfig]):
         return Page([Member({field: value}) for value in self._segment(audience).values(field)])
 
     def _segment(self, audience: str | None) -> _Segment:
-        response = self.http.get(_path(audience), extensions={"expects": frozenset({404})})
+        response = self.send("GET", _path(audience), expects={404})
         if response.status_code == 404:
             fix = "give the number of a segment as `audience`: it stands in the segment's address"
             raise RequestError(f"Unleash has no segment {audience}", response.text, fix=fix)
@@ -175,20 +170,13 @@ class Unleash(Connector[UnleashConfig]):
         """Raise `RequestError` where the server would refuse the segment."""
         most, count = self.config.max_values, sum(len(c.get("values") or ()) for c in constraints)
         if count > most:
-            fix = (
-                "narrow the cohort; where the server allows more (UNLEASH_SEGMENT_VALUES_LIMIT), set `max_values`"
-            )
+            fix = "narrow the cohort; where the server allows more (UNLEASH_SEGMENT_VALUES_LIMIT), set max_values"
             raise RequestError(f"the segment would have {count:,} values, and Unleash takes {most:,}", fix=fix)
         unfit = sum(not 0 < len(value) <= _LONGEST for value in values)
         if unfit:
             fix = "leave them out of the cohort, or map another column"
-            raise RequestError(
-                f"{unfit:,} identifiers are empty or have more than {_LONGEST} characters, which Unleash refuses",
-                fix=fix,
-            )
-
-    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        return self.http.request(method, path, content=dumps(body), headers={"Content-Type": "application/json"})
+            unfit_are = f"{unfit:,} identifiers are empty or have more than {_LONGEST} characters"
+            raise RequestError(f"{unfit_are}, which Unleash refuses", fix=fix)
 
 
 def _is_list(constraint: dict[str, Any]) -> bool:
@@ -197,4 +185,4 @@ def _is_list(constraint: dict[str, Any]) -> bool:
 
 
 def _path(audience: str | None) -> str:
-    return f"{_SEGMENTS}/{quote(audience or '', safe='')}"
+    return f"{_SEGMENTS}/{path_part(audience)}"

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import httpx
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from sync.errors import DestinationError
-from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Page, Receipt
+from sync.sdk.nouns import Batch, Field, Job, ObjectSpec, Outcome, Page, Receipt, Value
+from sync.sdk.values import dumps
 
 __all__ = ["Config", "Connector", "Creates", "Describes", "HttpConnector", "Polls", "Reads"]
 
@@ -101,6 +102,42 @@ class Connector(ABC, Generic[C]):
         a token that is over, `AuthError`. It must not raise, whatever the answer holds.
         """
         return None
+
+    def build(
+        self,
+        method: str,
+        path: str,
+        body: Value = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expects: Collection[int] = (),
+    ) -> httpx.Request:
+        """A request to the platform, with `body` as JSON unless it is None.
+
+        An answer with a status in `expects` is read like one of success, by whoever sends the request.
+        """
+        kind = {} if body is None else {"Content-Type": "application/json"}
+        content = None if body is None else dumps(body)
+        request = self.http.build_request(
+            method, path, content=content, params=params, headers={**kind, **(headers or {})}
+        )
+        request.extensions["expects"] = frozenset(expects)
+        return request
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Value = None,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        expects: Collection[int] = (),
+    ) -> httpx.Response:
+        """The answer to such a request. Raises `DestinationError` for any other status than 2xx and those."""
+        request = self.build(method, path, body, params=params, headers=headers, expects=expects)
+        return self.http.send(request)
 
     @abstractmethod
     def check(self) -> None:

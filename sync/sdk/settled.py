@@ -1,4 +1,4 @@
-"""Gathers what an answer says of each record, so that each change ends with one receipt and no contradiction."""
+"""What an answer says of the records of a batch, as one receipt a change, without contradiction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Collection, Iterable
 
 from sync.sdk.nouns import Change, Receipt, Status
 
-__all__ = ["Settled"]
+__all__ = ["Settled", "every"]
+
+
+def every(changes: Iterable[Change], status: Status, reason: str = "") -> list[Receipt]:
+    """The same receipt for each change: of a platform that takes all of a batch or nothing, say."""
+    return [Receipt(change.key, status, reason) for change in changes]
 
 
 class Settled:

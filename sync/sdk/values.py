@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
-from sync.sdk.nouns import Value
+from sync.sdk.nouns import Change, Value
 
-__all__ = ["dumps", "json_object", "mask", "text"]
+__all__ = ["dumps", "given", "json_object", "mask", "path_part", "text"]
 
 
 def dumps(value: Value) -> bytes:
@@ -39,6 +40,16 @@ def text(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return dumps(value).decode() if isinstance(value, dict | list | tuple) else str(value)
+
+
+def path_part(value: str | None) -> str:
+    """An audience or another id as one part of a URL's path, whatever it holds."""
+    return quote(value or "", safe="", errors="replace")
+
+
+def given(change: Change) -> dict[str, str]:
+    """The identifiers that a change has, as text: of several that are enough one by one, some can be missing."""
+    return {name: text(value) for name, value in change.identifiers.items() if value not in (None, "")}
 
 
 _EMAIL = re.compile(r"([\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]{0,64}(?:@|%40)([\w-]+(?:\.[\w-]+)+)")

@@ -93,3 +93,21 @@ def test_errors_that_a_shape_reads_are_its_own_to_judge() -> None:
     told = read(Told, answer(b'{"errors": ["no"], "success": false}'))
 
     assert (told.problems, told.success) == (["no"], False)
+
+
+def test_what_stands_under_a_name_is_read_alone() -> None:
+    assert read(Person, answer(b'{"data": {"id": 7}, "page": 1}'), at="data") == Person(id="7")
+    assert read(list[Person], answer(b'{"people": [{"id": 7}]}'), at="people") == [Person(id="7")]
+    assert read(dict[str, str], answer(b'{"fields": {"age": "long"}}'), at="fields") == {"age": "long"}
+    assert read(str, answer(b'{"message": "done"}'), at="message") == "done"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"people": {}}', b'{"people": [{"name": "Ada"}]}'])
+def test_what_does_not_stand_under_its_name_is_an_unknown_outcome(content: bytes) -> None:
+    with pytest.raises(ProtocolError, match="without the documented shape"):
+        read(list[Person], answer(content), at="people")
+
+
+def test_an_answer_that_takes_back_what_stands_under_a_name_is_an_unknown_outcome() -> None:
+    with pytest.raises(ProtocolError, match="contradicts itself"):
+        read(list[Person], answer(b'{"people": [{"id": 7}], "error": "no"}'), at="people")

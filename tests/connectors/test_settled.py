@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sync.sdk.nouns import Change, Op, Receipt, Status
-from sync.sdk.settled import Settled
+from sync.sdk.settled import Settled, every
 
 ADA, BOB = (Change(Op.ADD, key, {}, {}) for key in ("ada", "bob"))
 
@@ -54,3 +54,10 @@ def test_the_same_said_twice_is_said_once(settled: Settled) -> None:
     settled.note("ada", Status.APPLIED, remote_id="7")
 
     assert settled.receipts([ADA]) == [Receipt("ada", Status.APPLIED, remote_id="7")]
+
+
+def test_what_is_said_of_a_batch_as_a_whole_is_said_of_each_of_its_changes() -> None:
+    assert every([ADA, BOB], Status.ACCEPTED, "later") == [
+        Receipt("ada", Status.ACCEPTED, "later"),
+        Receipt("bob", Status.ACCEPTED, "later"),
+    ]

@@ -274,3 +274,13 @@ def test_the_ready_made_server_takes_its_own_options() -> None:
     made = ready()
     with connected(made.app, **made.options("https://usw-data.adsrvr.org")) as connector:
         assert push(connector, change("ada"))["ada"].status is Status.ACCEPTED
+
+
+def test_whoever_has_no_id_at_all_is_refused_and_not_sent(fake: FakeTradeDesk, desk: TheTradeDesk) -> None:
+    receipts = push(desk, change("ada"), change("bob", tdid=None))
+
+    assert {key: receipt.status for key, receipt in receipts.items()} == {
+        "ada": Status.ACCEPTED,
+        "bob": Status.REJECTED,
+    }
+    assert fake.members("lapsed") == {"Xiada"}

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sync.sdk.values import dumps, json_object, mask, text
+from sync.sdk.nouns import Change, Op
+from sync.sdk.values import dumps, json_object, mask, path_part, text
+from sync.sdk.values import given as given_by
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -71,3 +73,16 @@ def test_evidence_is_masked_where_it_names_a_person(evidence: str, shown: str) -
 @given(st.emails())
 def test_no_address_survives_masking(address: str) -> None:
     assert address not in mask(f"refused: {address}, sorry")
+
+
+@pytest.mark.parametrize(
+    ("value", "part"), [("people", "people"), ("a/b?c", "a%2Fb%3Fc"), (None, ""), ("\ud800", "%3F")]
+)
+def test_whatever_an_audience_is_called_it_is_one_part_of_a_path(value: str | None, part: str) -> None:
+    assert path_part(value) == part
+
+
+def test_identifiers_that_are_missing_are_left_out_of_those_given() -> None:
+    change = Change(Op.ADD, "ada", {"email": "ada@person.example", "phone": None, "device": "", "id": 0}, {})
+
+    assert given_by(change) == {"email": "ada@person.example", "id": "0"}
