@@ -11,7 +11,7 @@ from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.run import finish
 from sync.cli.signals import draining
-from sync.state.nouns import Decision, Plan, PlanStatus
+from sync.state.nouns import APPROVED_PLANS, Decision, Plan
 
 
 @_command("approve")
@@ -28,7 +28,7 @@ def command(options: Options, plan: str, reason: str, no_removals: bool, later: 
     decision = Decision.APPROVE_WITHOUT_REMOVALS if no_removals else Decision.APPROVE
     with opened(options) as session:
         decided = decide(session, plan, decision, reason_of(reason))
-        released = decided.status in (PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
+        released = decided.status in APPROVED_PLANS
         if later or not released:
             return _recorded(session, decided, released=released)
         if not options.json:

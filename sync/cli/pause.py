@@ -10,7 +10,7 @@ from sync.cli import output
 from sync.cli.context import Session, opened, reason_of
 from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
-from sync.engine.pauses import destination_name
+from sync.engine.pauses import destination_name, paused_noun
 from sync.errors import UsageError
 from sync.state.nouns import Event
 
@@ -28,7 +28,7 @@ def command(options: Options, names: tuple[str, ...], reason: str) -> None:
     with opened(options) as session:
         wanted = targets(session, names, "pause")
         for name in wanted:
-            event = Event(session.actor, f"{_noun(name)}.paused", name, {"reason": why})
+            event = Event(session.actor, f"{paused_noun(name)}.paused", name, {"reason": why})
             session.ledger.pause(name, why, [event])
         if options.json:
             output.document("pause", paused=[{"name": name, "reason": why} for name in wanted], exit_code=0)
@@ -45,7 +45,7 @@ def targets(session: Session, names: Sequence[str], verb: str) -> list[str]:
             f"nothing is named to {verb}", fix=f"name syncs or destinations: headgate {verb} SYNC destination:NAME"
         )
     known = {destination_name(d) for d in session.project.settings.destinations}
-    wanted = [name for name in names if name.startswith("destination:")]
+    wanted = [name for name in names if paused_noun(name) == "destination"]
     unknown = sorted(set(wanted) - known)
     if unknown:
         raise UsageError(
@@ -59,7 +59,3 @@ def targets(session: Session, names: Sequence[str], verb: str) -> list[str]:
         )
         wanted += [job.name for job in found]
     return wanted
-
-
-def _noun(name: str) -> str:
-    return "destination" if name.startswith("destination:") else "sync"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sync.cli import output, words
 from sync.errors import UsageError
-from sync.state.erasures import Erasure, ErasureOutcome, ErasurePart, ErasureState
+from sync.state.erasures import OPEN_ERASURES, Erasure, ErasureOutcome, ErasurePart, ErasureState
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
@@ -77,7 +77,7 @@ def _print(session: Session, command: str, erasure: Erasure) -> int:
     if session.options.json:
         output.document(command, **_data(erasure, parts), exit_code=0)
         return 0
-    over = not any(part.state in (ErasureState.QUEUED, ErasureState.ERASING) for part in parts)
+    over = not any(part.state in OPEN_ERASURES for part in parts)
     output.say(f"erasure {erasure.id}: {_standing(erasure, over=over)}", kind="ok" if over else "warning")
     output.say(f"  by {erasure.actor} at {words.moment(erasure.at)}: {erasure.reason}")
     for part in parts:
@@ -126,7 +126,7 @@ def _data(erasure: Erasure, parts: list[ErasurePart]) -> dict[str, Any]:
         "reason": erasure.reason,
         "remembered_at": words.iso(erasure.remembered_at),
         "remembered_by": erasure.remembered_by,
-        "done": not any(part.state in (ErasureState.QUEUED, ErasureState.ERASING) for part in parts),
+        "done": not any(part.state in OPEN_ERASURES for part in parts),
         "syncs": [
             {
                 "sync": part.sync,

@@ -9,7 +9,8 @@ from sync.cli.context import Session, opened
 from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
 from sync.cli.pause import targets
-from sync.state.nouns import Event, PlanKind, PlanStatus
+from sync.engine.pauses import paused_noun
+from sync.state.nouns import LIVE_PLANS, Event, PlanKind
 
 
 @_command("resume")
@@ -25,9 +26,8 @@ def command(options: Options, names: tuple[str, ...], reason: str) -> None:
         meant = [*gone, *(targets(session, rest, "resume") if rest or not names else [])]
         wanted = [name for name in meant if name in paused]
         for name in wanted:
-            noun = "destination" if name.startswith("destination:") else "sync"
             data = {"was": paused[name], **({"reason": reason} if reason else {})}
-            session.ledger.pause(name, None, [Event(session.actor, f"{noun}.resumed", name, data)])
+            session.ledger.pause(name, None, [Event(session.actor, f"{paused_noun(name)}.resumed", name, data)])
         notes = [note for name in wanted for note in _overtaken(session, name)]
         if options.json:
             output.document("resume", resumed=wanted, notes=notes, exit_code=0)
@@ -42,9 +42,7 @@ def command(options: Options, names: tuple[str, ...], reason: str) -> None:
 
 def _overtaken(session: Session, sync: str) -> list[str]:
     """A revert that waits is void once an ordinary run moves the members."""
-    waiting = session.ledger.plans(
-        sync, PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS, PlanStatus.READY
-    )
+    waiting = session.ledger.plans(sync, *LIVE_PLANS)
     return [
         f"plan {plan.id}, which reverts run {plan.origin}, is not delivered; the next run makes it void"
         for plan in waiting

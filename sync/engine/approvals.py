@@ -10,9 +10,9 @@ from sync.engine.plan import verify_file
 from sync.errors import Corrupt, DecisionError
 from sync.sdk.nouns import Delivery
 from sync.state.base import State, StateReader
-from sync.state.nouns import Approval, Decision, Event, Plan, PlanStatus
+from sync.state.nouns import DECIDABLE_PLANS, Approval, Decision, Event, Plan, PlanStatus
 
-__all__ = ["decide", "find_plan", "moved", "refuse_damaged", "refuse_unfit"]
+__all__ = ["decide", "find_plan", "held_again", "moved", "refuse_damaged", "refuse_unfit"]
 
 _DECIDED = {
     PlanStatus.REJECTED: "was rejected",
@@ -38,6 +38,12 @@ def find_plan(state: StateReader, name: str) -> Plan:
         if waiting
         else "no plan is held; `headgate status` shows the syncs",
     )
+
+
+def held_again(state: StateReader, inputs: str, sync: str, now: float) -> Plan | None:
+    """A held or approved plan made from the same inputs, which need not be made again."""
+    plans = state.plans(sync, *DECIDABLE_PLANS)
+    return next((p for p in plans if p.inputs == inputs and p.expires_at > now), None)
 
 
 def moved(plan: Plan, job: SyncJob, generation: int, source_version: str | None = None) -> str:

@@ -22,7 +22,7 @@ from sync.engine.traces import Wanted, trace
 from sync.errors import StateError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import State, StateReader
-from sync.state.erasures import ErasurePart, ErasureState
+from sync.state.erasures import OPEN_ERASURES, ErasurePart, ErasureState
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Event, Generation, Plan, PlanKind
 from sync.state.parquet import source
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import duckdb
 
 __all__ = ["complete", "leaving", "removals", "waiting"]
-
-_OPEN = (ErasureState.QUEUED, ErasureState.ERASING)
 
 
 def waiting(state: StateReader, sync: str) -> list[ErasurePart]:
@@ -47,7 +45,7 @@ def removals(state: StateReader, settings: EngineSettings, job: SyncJob) -> Plan
     """
     parts = waiting(state, job.name)
     keys = {key for part in parts for key in part.keys}
-    due = keys - _backed_off(state, job.name)
+    due = keys - _backed_off(state, job.name) if keys else keys
     if not due or job.spec.delivery is Delivery.SNAPSHOT:
         return None
     with closing(open_database(settings)) as connection, translate("planning an erasure", StateError):
@@ -124,7 +122,7 @@ def complete(state: State, settings: EngineSettings, sync: str, keeper: LeaseKee
 
     Safe to repeat after a crash at any point.
     """
-    parts = state.erasure_parts(*_OPEN, sync=sync)
+    parts = state.erasure_parts(*OPEN_ERASURES, sync=sync)
     if not parts or state.open_run(sync) is not None:
         return 0
     ended = 0

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from sync.engine import erasing
-from sync.engine.approvals import find_plan, moved, refuse_damaged, refuse_unfit
+from sync.engine.approvals import find_plan, held_again, moved, refuse_damaged, refuse_unfit
 from sync.engine.audience import Audience
 from sync.engine.dispatch import lifetime
 from sync.engine.guardrails import answer
@@ -16,7 +16,7 @@ from sync.engine.job import SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.observe import Observed, observe, remember_types
 from sync.engine.pauses import refuse_paused
-from sync.engine.planner import Difference, Planner, held_again, permitted
+from sync.engine.planner import Difference, Planner, permitted
 from sync.engine.proposal import judged_again, rest_of
 from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_erased, with_rest, with_waiting
@@ -26,11 +26,9 @@ from sync.engine.scratch import scratch
 from sync.engine.trust import refuse_older_ledger
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
-from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, Run, RunStatus, VerdictAnswer
+from sync.state.nouns import APPROVED_PLANS, Counts, Plan, PlanKind, PlanStatus, Run, RunStatus, VerdictAnswer
 
 __all__ = ["Execution"]
-
-_APPROVED = (PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
 
 
 class Execution:
@@ -58,7 +56,7 @@ class Execution:
             if difference.nothing_to_do:
                 return self._report("unchanged", difference)
             plan = self._made(difference, permitted(self.job))
-        status = "ready" if plan.status in (PlanStatus.READY, *_APPROVED) else "held"
+        status = "ready" if plan.status in (PlanStatus.READY, *APPROVED_PLANS) else "held"
         return self._of_plan(status, plan)
 
     def verify(self, samples: int, *, repair: str = "") -> Verified:
@@ -208,7 +206,7 @@ class Execution:
     def proposed(self, plan: Plan, *, deliver: bool = True) -> SyncReport:
         """Keep a plan that is not about the source; deliver it, or hold it where a guardrail does."""
         kept = self.state.plan(plan.digest)
-        waits = kept is not None and kept.status in (PlanStatus.HELD, *_APPROVED)
+        waits = kept is not None and kept.status in (PlanStatus.HELD, *APPROVED_PLANS)
         plan = kept if kept is not None and waits and kept.expires_at > self.state.now() else self._kept(plan)
         self._refuse_damaged(plan)
         if plan.status is PlanStatus.HELD:
@@ -270,7 +268,7 @@ class Execution:
 
     def _void_overtaken(self, difference: Difference) -> None:
         """Approvals bind what was judged: where that moved they are void, and say why."""
-        for plan in self.state.plans(self.job.name, *_APPROVED):
+        for plan in self.state.plans(self.job.name, *APPROVED_PLANS):
             seen = difference.seen
             source = seen.refresh.version if plan.observed else None
             what = moved(plan, self.job, seen.generation.number, source)

@@ -22,7 +22,7 @@ from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
 from sync.errors import Corrupt
 from sync.state.base import StateReader
-from sync.state.erasures import Forgotten
+from sync.state.erasures import OPEN_ERASURES, Forgotten
 
 if TYPE_CHECKING:
     import duckdb
@@ -97,6 +97,12 @@ def digests(
         )
         for text, bucket in rows
     ]
+
+
+def leaving_of(state: StateReader, sync: str) -> list[str]:
+    """Keys of the members that an erasure is about to remove."""
+    parts = state.erasure_parts(*OPEN_ERASURES, sync=sync)
+    return sorted({key for part in parts for key in part.keys})
 
 
 def keep_out(

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 from sync.engine.compile import PROBE, Compiled, compile_sync, key_sql, needed_columns
 from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicates
-from sync.engine.forgotten import keep_out
+from sync.engine.forgotten import keep_out, leaving_of
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.scratch import scratch
 from sync.errors import CohortError, SourceError
 from sync.sdk.nouns import Delivery
 from sync.sources.base import Column, Relation
 from sync.state.base import State, StateReader
-from sync.state.erasures import ErasureState
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation, Lease, Refresh
 
@@ -134,8 +133,7 @@ def _leaving(state: StateReader, job: SyncJob) -> frozenset[str]:
     """Members whose removal is queued by an erasure. Of a whole audience they simply are no longer a part."""
     if job.spec.delivery is Delivery.SNAPSHOT:
         return frozenset()
-    parts = state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=job.name)
-    return frozenset(key for part in parts for key in part.keys)
+    return frozenset(leaving_of(state, job.name))
 
 
 def _compile(

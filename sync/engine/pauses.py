@@ -8,7 +8,7 @@ from sync.engine.job import SyncJob
 from sync.errors import DecisionError
 from sync.state.base import StateReader
 
-__all__ = ["Paused", "destination_name", "pause_of", "refuse_paused"]
+__all__ = ["Paused", "destination_name", "pause_of", "paused_noun", "refuse_paused"]
 
 
 class Paused(DecisionError):
@@ -20,6 +20,11 @@ class Paused(DecisionError):
 def destination_name(destination: str) -> str:
     """What a destination's pause is kept under."""
     return f"destination:{destination}"
+
+
+def paused_noun(name: str) -> str:
+    """What is paused under this name: a destination or a sync."""
+    return "destination" if name.startswith(destination_name("")) else "sync"
 
 
 def pause_of(paused: Mapping[str, str], sync: str, destination: str) -> tuple[str, str] | None:

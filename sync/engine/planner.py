@@ -12,7 +12,7 @@ from sync.engine.diff import Diff, Duplicates, changed_keys, compare, differing,
 from sync.engine.guardrails import HOLDS, Facts, answer, judge, objection
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.observe import Observed, definition_of, refuse_bad_keys
-from sync.engine.plan import freeze, inputs_digest, make_plan, with_counts
+from sync.engine.plan import Frozen, freeze, inputs_digest, make_plan, with_counts
 from sync.engine.proposal import WEEK, nulled
 from sync.engine.settle import exceptions_file
 from sync.errors import DecisionError
@@ -20,7 +20,7 @@ from sync.sdk.nouns import Delivery, Op
 from sync.state.base import StateReader
 from sync.state.nouns import Counts, Plan, PlanKind, PlanStatus, RejectedRecord
 
-__all__ = ["Difference", "Planner", "held_again", "permitted"]
+__all__ = ["Difference", "Planner", "permitted"]
 
 
 def permitted(job: SyncJob) -> frozenset[Op]:
@@ -113,17 +113,7 @@ class Planner:
                 code="HG508",
                 fix=f"run all of it: headgate run {self.job.name}",
             )
-        frozen = freeze(
-            seen.connection,
-            self.settings,
-            self.job,
-            seen.compiled,
-            seen.cohort,
-            seen.members,
-            ops,
-            seen.refresh,
-            self._remembered(),
-        )
+        frozen = self._freeze(seen, ops, self._remembered())
         diff = difference.diff
         members = seen.generation.members
         counts = with_counts(
@@ -159,17 +149,7 @@ class Planner:
         ops = permitted(self.job)
         dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
         with repair.changes(seen, ops, missing, extra, dirty) as known:
-            frozen = freeze(
-                seen.connection,
-                self.settings,
-                self.job,
-                seen.compiled,
-                seen.cohort,
-                seen.members,
-                ops,
-                seen.refresh,
-                [known],
-            )
+            frozen = self._freeze(seen, ops, [known])
         counts = with_counts(Counts(members=seen.generation.members), frozen)
         facts = replace(self._facts(seen, frozen.file, counts), kind=PlanKind.REPAIR)
         return make_plan(
@@ -185,6 +165,19 @@ class Planner:
             needs=2 if self.job.cohort.protected else 1,
             now=self.now,
             kind=PlanKind.REPAIR,
+        )
+
+    def _freeze(self, seen: Observed, ops: frozenset[Op], remembered: Sequence[Path]) -> Frozen:
+        return freeze(
+            seen.connection,
+            self.settings,
+            self.job,
+            seen.compiled,
+            seen.cohort,
+            seen.members,
+            ops,
+            seen.refresh,
+            remembered,
         )
 
     def _remembered(self) -> list[Path]:
@@ -239,10 +232,3 @@ class Planner:
 def _forgettable(record: RejectedRecord) -> bool:
     """Is it forgotten once no change is about it any more; what was given up stays given up."""
     return record.code != "invalid" and record.given_up_at is None
-
-
-def held_again(state: StateReader, plan_inputs: str, sync: str, now: float) -> Plan | None:
-    """A held or approved plan made from the same inputs, which need not be made again."""
-    statuses = (PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
-    plans = state.plans(sync, *statuses)
-    return next((p for p in plans if p.inputs == plan_inputs and p.expires_at > now), None)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync.engine.database import literal, lock_down, open_database, translate
+from sync.engine.forgotten import leaving_of
 from sync.engine.guardrails import HOLDS, Facts, answer, judge, objection
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.plan import freeze_changes, inputs_digest, make_plan, verify_file, with_counts
 from sync.errors import StateError
 from sync.sdk.nouns import Op
 from sync.state.base import StateReader
-from sync.state.erasures import ErasureState
 from sync.state.nouns import Counts, Generation, Plan, PlanKind, PlanStatus, Refresh, Verdict
 from sync.state.parquet import source
 
@@ -79,8 +79,7 @@ def propose(
 
 def _without_forgotten(state: StateReader, job: SyncJob, select: str) -> str:
     """Whoever an erasure is about to remove is not added or updated meanwhile."""
-    parts = state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=job.name)
-    keys = sorted({key for part in parts for key in part.keys})
+    keys = leaving_of(state, job.name)
     if not keys:
         return select
     return f"SELECT * FROM ({select}) WHERE op = 'remove' OR key NOT IN ({', '.join(keys)})"

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sync.engine.approvals import held_again
 from sync.engine.database import identifier, literal, load_keys, lock_down, open_database, translate
+from sync.engine.forgotten import leaving_of
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.plan import inputs_digest, verify_file
 from sync.engine.proposal import Ground, propose
@@ -22,9 +24,8 @@ from sync.engine.values import SentValues, own_columns
 from sync.errors import Corrupt, DecisionError, StateError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import StateReader
-from sync.state.erasures import ErasureState
 from sync.state.members import folder_of, relation, verify
-from sync.state.nouns import Counts, Generation, Plan, PlanKind, PlanStatus, Run
+from sync.state.nouns import Counts, Generation, Plan, PlanKind, Run
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,10 +127,7 @@ class Reverting:
 
     def _waiting(self, now: Generation) -> Plan | None:
         """The plan that waits already, where nothing moved since it was made."""
-        live = (PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
-        inputs, at = self._inputs(now), self.state.now()
-        plans = self.state.plans(self.job.name, *live)
-        return next((p for p in plans if p.inputs == inputs and p.expires_at > at), None)
+        return held_again(self.state, self._inputs(now), self.job.name, self.state.now())
 
     def _file(self) -> Path:
         """What the run was to do."""
@@ -153,8 +151,7 @@ class Reverting:
             members = relation(connection, folder, generation, names)
             connection.execute(f"CREATE TEMP VIEW {view} AS {members}")
         load_keys(connection, "uncertain", [key for key, *_ in self.state.dirty(self.job.name)])
-        parts = self.state.erasure_parts(ErasureState.QUEUED, ErasureState.ERASING, sync=self.job.name)
-        load_keys(connection, "forgotten", [key for part in parts for key in part.keys])
+        load_keys(connection, "forgotten", leaving_of(self.state, self.job.name))
         load_keys(connection, "reset", [])
         for generation in self.state.generations(self.job.name):
             if generation.blank and 1 < generation.number <= before.number:

@@ -14,7 +14,7 @@ from sync.errors import Corrupt, HeadgateError, StateError
 from sync.state import mark
 from sync.state.base import StateReader
 from sync.state.members import folder_of, verify
-from sync.state.nouns import Generation, Plan, PlanStatus, Run
+from sync.state.nouns import DECIDABLE_PLANS, Generation, Plan, Run
 
 __all__ = ["ROOM", "damages", "refuse_little_room", "refuse_older_ledger", "room_for", "whole"]
 
@@ -70,7 +70,7 @@ def damages(state: StateReader, settings: EngineSettings, sync: str) -> Iterator
     plan = state.plan(run.plan) if run is not None and run.plan is not None else None
     if run is not None and plan is not None:
         checks.append(partial(whole, state, settings, plan, run))
-    waiting = state.plans(sync, PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
+    waiting = state.plans(sync, *DECIDABLE_PLANS)
     checks += [partial(verify_file, settings, one) for one in waiting if plan is None or one.id != plan.id]
     for check in checks:
         try:

@@ -25,7 +25,7 @@ from sync.state.erasures import (
     quoting,
 )
 from sync.state.leases import LeaseLedger
-from sync.state.nouns import Event, Lease, PlanStatus
+from sync.state.nouns import LIVE_PLANS, Event, Lease, PlanStatus
 from sync.state.sending import out_of_order
 from sync.state.settling import drop_keys
 from sync.state.tables import NOW, OPEN_RUN
@@ -36,7 +36,6 @@ VOID_REASON = "a person in it was forgotten"
 
 _plan, _run, _batch, _exception = tables.plan.c, tables.run.c, tables.batch.c, tables.exception.c
 _part, _forgotten = tables.erasure_part.c, tables.forgotten.c
-_LIVE = (PlanStatus.READY, PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
 _QUOTING = (
     tables.exception.c.reason,
     tables.rejected.c.reason,
@@ -226,7 +225,7 @@ def _unquoted(connection: sa.Connection, column: sa.Column[Any], pattern: re.Pat
 
 
 def _void(connection: sa.Connection, sync: str, files: Sequence[str]) -> None:
-    live = update(tables.plan).where(_plan.sync == sync, _plan.file.in_(list(files)), _plan.status.in_(_LIVE))
+    live = update(tables.plan).where(_plan.sync == sync, _plan.file.in_(list(files)), _plan.status.in_(LIVE_PLANS))
     connection.execute(live.values(status=PlanStatus.VOID.value, reason=VOID_REASON))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 __all__ = [
+    "OPEN_ERASURES",
     "REMOVED_TEXT",
     "Erasure",
     "ErasureOutcome",
@@ -47,6 +48,10 @@ class ErasureState(StrEnum):
     ERASING = "erasing"  # the destination has nothing to remove: only files are yet to be rewritten
     ERASED = "erased"
     WITHDRAWN = "withdrawn"  # remembered again before the destination removed the person
+
+
+OPEN_ERASURES = (ErasureState.QUEUED, ErasureState.ERASING)
+"""States of a part that is not over yet."""
 
 
 class ErasureOutcome(StrEnum):

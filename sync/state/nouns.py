@@ -13,6 +13,9 @@ from typing import Any
 from sync.sdk.nouns import Job, Op, Status
 
 __all__ = [
+    "APPROVED_PLANS",
+    "DECIDABLE_PLANS",
+    "LIVE_PLANS",
     "Approval",
     "Attempt",
     "BatchRow",
@@ -57,6 +60,13 @@ class PlanStatus(StrEnum):
     VOID = "void"  # its inputs moved, or a newer plan replaced it
     EXPIRED = "expired"
     EXECUTED = "executed"
+
+
+APPROVED_PLANS = (PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
+DECIDABLE_PLANS = (PlanStatus.HELD, *APPROVED_PLANS)
+"""Plans that wait for a decision or for the run that a decision allowed."""
+LIVE_PLANS = (PlanStatus.READY, *DECIDABLE_PLANS)
+"""Plans that may be delivered yet."""
 
 
 class PlanKind(StrEnum):

@@ -12,7 +12,17 @@ from sync.errors import DecisionError, StateError
 from sync.faultpoints import durable
 from sync.state import rows, tables
 from sync.state.leases import LeaseLedger
-from sync.state.nouns import Approval, Decision, Event, Lease, Plan, PlanStatus, Refresh
+from sync.state.nouns import (
+    DECIDABLE_PLANS,
+    LIVE_PLANS,
+    Approval,
+    Decision,
+    Event,
+    Lease,
+    Plan,
+    PlanStatus,
+    Refresh,
+)
 from sync.state.reads import CLOCK, find_plan
 
 __all__ = ["PlanLedger"]
@@ -20,8 +30,7 @@ __all__ = ["PlanLedger"]
 _plan = tables.plan.c
 
 _UNDECIDED = (PlanStatus.READY.value, PlanStatus.HELD.value)
-_DECIDABLE = (PlanStatus.HELD, PlanStatus.APPROVED, PlanStatus.APPROVED_WITHOUT_REMOVALS)
-_LIVE = (*_UNDECIDED, PlanStatus.APPROVED.value, PlanStatus.APPROVED_WITHOUT_REMOVALS.value)
+_LIVE = tuple(status.value for status in LIVE_PLANS)
 
 _REPLACE = (
     update(tables.plan)
@@ -107,7 +116,7 @@ class PlanLedger(LeaseLedger):
 
 def _still_waits(connection: sa.Connection, old: Any, plan: Plan) -> bool:
     now = connection.execute(CLOCK).scalar_one()
-    return plan.status is PlanStatus.HELD and PlanStatus(old.status) in _DECIDABLE and old.expires_at > now
+    return plan.status is PlanStatus.HELD and PlanStatus(old.status) in DECIDABLE_PLANS and old.expires_at > now
 
 
 def _decidable(connection: sa.Connection, row: sa.Row[Any] | None, approval: Approval) -> Plan:
