@@ -5,8 +5,9 @@ whether its breaker is open.
 
 * **Windows.** No window of a declared rate ever holds more requests than the rate allows.
 * **Pauses.** What `Retry-After` asks for is waited for in full.
-* **Slow-down** (additive increase, multiplicative decrease). A 429, or an answer that does not come, halves the
-  pace that requests had; it grows again by a thirtieth of that pace each second, until it is what it was.
+* **Slow-down** (additive increase, multiplicative decrease). A 429 halves the pace that requests had; it grows
+  again by a thirtieth of that pace each second, until it is what it was. An answer that does not come takes a
+  quarter off, for five seconds: one in ten that fails by chance must not make a sync ten times slower.
 * **Breaker.** After five failures in a row, with no answer between them, one request at a time is let through: a
   probe, after a pause that doubles with each that fails. The first answer closes it. A new process probes at once:
   somebody may just have mended what was broken.
@@ -37,10 +38,12 @@ _RECENT = 100  # requests, and
 _LOOK_BACK = 10.0  # seconds, over which the pace is measured that a slow-down halves
 _AT_ONCE = 1.0  # seconds: failures closer together than this are one event
 _SLOWEST = 16  # a lane is never slowed down further than to this part of its pace
-_RECOVERY = 30.0  # seconds from nothing to the whole pace
+# What is left of the pace; seconds from nothing to the whole of it; seconds it is measured over at least.
+_LIMITED = (0.5, 30.0, 1.0)  # after a 429
+_UNANSWERED = (0.75, 5.0, 0.2)  # after a request that was not answered
 
 # The cells; 0 is the file's own. From _RING on: when requests left, the last _SIZE of them.
-_COUNT, _PAUSED, _PEAK, _SLOWED, _PACE, _FAILURES, _SHUT, _PROBE, _DOWN = range(1, 10)
+_COUNT, _PAUSED, _PEAK, _SLOWED, _PACE, _RECOVERY, _FAILURES, _SHUT, _PROBE, _DOWN = range(1, 11)
 _RING, _SIZE = 16, 10_000
 
 
@@ -128,13 +131,13 @@ class Lane:
     def slow_down(self) -> None:
         """A request was one too many: halve the pace."""
         with self._cells.held():
-            self._slow_down(self._clock())
+            self._slow_down(self._clock(), *_LIMITED)
 
     def failed(self) -> int:
         """A request was not answered: slow down, open the breaker where it is time. How many failed in a row."""
         with self._cells.held():
             now = self._clock()
-            self._slow_down(now)
+            self._slow_down(now, *_UNANSWERED)
             failures = self._get(_FAILURES) + 1
             self._put(_FAILURES, failures)
             self._put(_PROBE, 0.0)
@@ -187,28 +190,29 @@ class Lane:
     def _pace(self, now: float) -> float | None:
         """Requests a second; None where the lane is not slowed down."""
         peak = self._get(_PEAK)
-        pace = self._get(_PACE) + peak * (now - self._get(_SLOWED, now)) / _RECOVERY
+        pace = self._get(_PACE) + peak * (now - self._get(_SLOWED, now)) / (self._get(_RECOVERY) or 1.0)
         return pace if pace < peak else None
 
     def _until_pace(self, now: float) -> float:
         pace, count = self._pace(now), self._get(_COUNT)
         return self._get(_slot(count - 1), now) + 1 / pace - now if pace and count else 0.0
 
-    def _slow_down(self, now: float) -> None:
+    def _slow_down(self, now: float, left: float, recovery: float, least: float) -> None:
         if self._get(_PEAK) and now - self._get(_SLOWED, now) < _AT_ONCE:
             return
         pace = self._pace(now)
         if pace is None:
-            pace = self._observed(now)
+            pace = self._observed(now, least)
             self._put(_PEAK, pace)
-        self._put(_PACE, max(pace / 2, self._get(_PEAK) / _SLOWEST))
+        self._put(_PACE, max(pace * left, self._get(_PEAK) / _SLOWEST))
+        self._put(_RECOVERY, recovery)
         self._put(_SLOWED, now)
 
-    def _observed(self, now: float) -> float:
+    def _observed(self, now: float, least: float) -> float:
         """Requests a second, of late."""
         recent = max(1, min(self._used(Rate(_RECENT, _LOOK_BACK), now), _RECENT))
         first = self._get(_slot(max(0.0, self._get(_COUNT) - recent)), now)
-        return recent / max(now - first, 1.0)
+        return recent / max(now - first, least)
 
     # --- the breaker --------------------------------------------------------------------------------------
 

@@ -106,9 +106,23 @@ def test_requests_that_fail_at_the_same_moment_slow_down_once(road: Road) -> Non
     at_ten_a_second(road)
 
     for _ in range(8):
-        road.pacer.failed(Unavailable("busy"))
+        road.pacer.failed(RateLimited("slower"))
 
     assert road.lane.room(()).pace == pytest.approx(5, rel=0.05)
+
+
+def test_one_request_in_ten_that_fails_by_chance_costs_less_than_half_the_pace(road: Road) -> None:
+    at_ten_a_second(road)
+    began = road.clock.now
+
+    for number in range(600):
+        road.go(0.1)
+        if number % 10 == 0:
+            road.pacer.failed(Unavailable("busy"))
+        else:
+            road.pacer.answered()
+
+    assert 600 / (road.clock.now - began) > 5
 
 
 def test_trouble_that_goes_on_slows_down_further_but_never_to_a_standstill(road: Road) -> None:
