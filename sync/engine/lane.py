@@ -34,8 +34,8 @@ BREAKS_AFTER = 5  # failures in a row
 _FIRST_COOLING, _LONGEST_COOLING = 1.0, 300.0  # seconds between probes
 _LOOK = 0.5  # seconds until those who wait for a probe's answer look again
 
-_RECENT = 100  # requests, and
-_LOOK_BACK = 10.0  # seconds, over which the pace is measured that a slow-down halves
+_LOOK_BACK = Rate(100, 10.0)  # requests and seconds over which the pace is measured that is slowed down
+_FEW = 10  # requests: fewer do not make a pace
 _AT_ONCE = 1.0  # seconds: failures closer together than this are one event
 _SLOWEST = 16  # a lane is never slowed down further than to this part of its pace
 # What is left of the pace; seconds from nothing to the whole of it; seconds it is measured over at least.
@@ -202,17 +202,15 @@ class Lane:
             return
         pace = self._pace(now)
         if pace is None:
-            pace = self._observed(now, least)
+            recent = self._used(_LOOK_BACK, now)
+            if recent < _FEW:
+                return
+            first = self._get(_slot(self._get(_COUNT) - recent), now)
+            pace = recent / max(now - first, least)
             self._put(_PEAK, pace)
         self._put(_PACE, max(pace * left, self._get(_PEAK) / _SLOWEST))
         self._put(_RECOVERY, recovery)
         self._put(_SLOWED, now)
-
-    def _observed(self, now: float, least: float) -> float:
-        """Requests a second, of late."""
-        recent = max(1, min(self._used(Rate(_RECENT, _LOOK_BACK), now), _RECENT))
-        first = self._get(_slot(max(0.0, self._get(_COUNT) - recent)), now)
-        return recent / max(now - first, least)
 
     # --- the breaker --------------------------------------------------------------------------------------
 

@@ -158,6 +158,14 @@ def test_a_destination_with_half_the_rate_we_were_told_is_soon_met_at_its_own() 
     assert refused < 0.5 * 1500
 
 
+def test_a_handful_of_requests_is_no_pace_to_slow_down(road: Road) -> None:
+    for _ in range(5):
+        road.go()
+    road.pacer.failed(RateLimited("slower"))
+
+    assert road.go() == 0
+
+
 # -- the breaker
 
 
