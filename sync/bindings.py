@@ -176,10 +176,10 @@ class BoundSource:
     model: type[BaseModel]
     root: Path
 
-    def open(self) -> Source:
-        """The source, ready to be asked. Raises `SecretError` or `SourceError`."""
+    def open(self, purpose: str = "") -> Source:
+        """The source, ready to be asked; `purpose` is the sync. Raises `SecretError` or `SourceError`."""
         options = _map(self.model, self.settings.options, (), _resolver(f"[sources.{self.name}]", self.root))
-        return open_source(self.name, {"type": self.settings.type, **options}, self.root)
+        return open_source(self.name, {"type": self.settings.type, **options}, self.root, purpose)
 
 
 def bind_sources(settings: Settings) -> tuple[dict[str, BoundSource], list[Problem]]:

@@ -106,7 +106,7 @@ class Project:
             guardrails=guardrail_limits(self.settings.guardrails, sync.guardrails, self.settings.people.groups),
             mapping_digest=mapping_digest(cohort, sync, spec, destination.identity),
             author=author(file.path),
-            source=self.sources[cohort.source.connection].open,
+            source=partial(self.sources[cohort.source.connection].open, sync.name),
             connect=partial(destination.connect, timeout, limits.concurrency),
         )
 

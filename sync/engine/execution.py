@@ -254,7 +254,7 @@ class Execution:
 
     def _observed(self) -> AbstractContextManager[Observed]:
         self.tell.phase(self.job.name, "refresh")
-        return observe(self.state, self.settings, self.job, self.cause)
+        return observe(self.state, self.settings, self.job, self.cause, self.running.means.stop)
 
     def _planner(self) -> Planner:
         return Planner(self.state, self.settings, self.job, first_run=self.first_run, kept_back=self.kept_back)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.scratch import scratch
 from sync.errors import CohortError, SourceError
 from sync.sdk.nouns import Delivery
-from sync.sources.base import Column, Relation
+from sync.sources.base import Column, Relation, Source
 from sync.state.base import State, StateReader
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation, Lease, Refresh
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import duckdb
 
 __all__ = ["Observed", "definition_of", "observe", "remember_types"]
+
+_LOOK = 0.1  # seconds between two looks at whether a run was told to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +68,22 @@ def definition_of(job: SyncJob) -> str:
 
 
 @contextmanager
-def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: str) -> Iterator[Observed]:
-    """Stage, compile and scan. The source is let go at the end.
+def observe(
+    state: StateReader,
+    settings: EngineSettings,
+    job: SyncJob,
+    cause: str,
+    stop: threading.Event | None = None,
+) -> Iterator[Observed]:
+    """Stage, compile and scan. The source is let go at the end; `stop` interrupts it.
 
     Raises `SourceError` where the warehouse does not answer, `CohortError` where the cohort is not fit to be
     synced, and `Corrupt` where a members file is not what the ledger says.
     """
     source = job.source()
     where = Relation(job.cohort.source.table, job.cohort.source.query)
-    columns = source.columns(where)
+    with _interrupted(source, stop):
+        columns = source.columns(where)
     needed = needed_columns(job.cohort, job.sync, [c.name for c in columns])
     generation = state.generation(job.name)
     folder = folder_of(settings.folder, job.name)
@@ -82,8 +92,10 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
     with (
         closing(open_database(settings)) as connection,
         translate(f"reading {where.title}", SourceError, "HG215"),
-        source.stage(connection, where, needed, spool) as staged,
+        ExitStack() as stack,
     ):
+        with _interrupted(source, stop):
+            staged = stack.enter_context(source.stage(connection, where, needed, spool))
         lock_down(connection)
         if not generation.blank:
             _refuse_new_types(state, job, staged.columns)
@@ -127,6 +139,28 @@ def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: s
         )
         _refuse_bad_keys(state, job, seen, found)
         yield seen
+
+
+@contextmanager
+def _interrupted(source: Source, stop: threading.Event | None) -> Iterator[None]:
+    """Interrupt the source when `stop` is set: a long query must not keep a run that was told to end."""
+    over = threading.Event()
+
+    def watch(stop: threading.Event) -> None:
+        while not over.wait(_LOOK):  # again and again: the first may come before there is anything to end
+            if stop.is_set():
+                source.interrupt()
+
+    if stop is None:
+        yield
+        return
+    watcher = threading.Thread(target=watch, args=(stop,), name="interrupt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _leaving(state: StateReader, job: SyncJob) -> frozenset[str]:

@@ -18,16 +18,16 @@ __all__ = ["open_source", "option_models"]
 
 def option_models() -> dict[str, type[BaseModel]]:
     """What each type of source takes in `[sources.NAME]`, besides `type`."""
-    from sync.sources.options import DuckDBOptions, SnowflakeOptions
+    from sync.sources.options import DuckDBOptions, PostgresOptions, SnowflakeOptions
 
-    return {"duckdb": DuckDBOptions, "snowflake": SnowflakeOptions}
+    return {"duckdb": DuckDBOptions, "postgres": PostgresOptions, "snowflake": SnowflakeOptions}
 
 
-def open_source(name: str, options: Mapping[str, Any], root: Path) -> Source:
+def open_source(name: str, options: Mapping[str, Any], root: Path, purpose: str = "") -> Source:
     """The source that `[sources.NAME]` describes; nothing is connected yet.
 
-    `options` has `type` and secrets as plain values; relative paths start at `root`. Raises `SourceError`
-    (HG200) where they are not valid.
+    `options` has `type` and secrets as plain values; relative paths start at `root`; `purpose` is what the
+    warehouse is told that we read for: a sync's name. Raises `SourceError` (HG200) where they are not valid.
     """
     from pydantic import ValidationError
 
@@ -48,6 +48,10 @@ def open_source(name: str, options: Mapping[str, Any], root: Path) -> Source:
         from sync.sources.snowflake import SnowflakeSource
 
         return SnowflakeSource(name, checked)
+    if kind == "postgres":
+        from sync.sources.postgres import PostgresSource
+
+        return PostgresSource(name, checked, root, purpose)
     from sync.sources.duckdb import DuckDBSource
 
     return DuckDBSource(name, checked, root)

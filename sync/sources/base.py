@@ -70,3 +70,9 @@ class Source(ABC):
         folder `spool`, which the context manager removes. The rows may be read several times inside the
         context.
         """
+
+    def interrupt(self) -> None:  # noqa: B027 - a source that reads a file on this machine has nothing to end
+        """End what the source does for us, in the warehouse too; from another thread, at any time.
+
+        Whoever waits for it gets a `SourceError`, HG218.
+        """

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from sync.durations import parse_duration
 from sync.paths import UsablePath
 
-__all__ = ["DuckDBOptions", "Options", "SnowflakeOptions"]
+__all__ = ["DuckDBOptions", "Options", "PostgresOptions", "SnowflakeOptions"]
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 
@@ -87,4 +87,58 @@ class SnowflakeOptions(Options):
             )
         if not self.user and self.token is None:
             raise ValueError("give `user`")
+        return self
+
+
+_NO_ZEROS = r"^[^\x00]*$"  # libpq takes no null character
+
+
+class PostgresOptions(Options):
+    """A PostgreSQL database, and who reads from it with what. Paths are relative to the project."""
+
+    host: str = Field(
+        min_length=1, pattern=_NO_ZEROS, description="Name or address; a path is the folder of a Unix socket."
+    )
+    port: int = Field(default=5432, ge=1, le=65535)
+    database: str = Field(min_length=1, pattern=_NO_ZEROS)
+    user: str = Field(min_length=1, pattern=_NO_ZEROS)
+    password: SecretStr | None = Field(
+        default=None, description="Not needed where a certificate or the socket is enough."
+    )
+    sslmode: Literal["disable", "require", "verify-ca", "verify-full"] = Field(
+        default="verify-full",
+        description="`require` encrypts without knowing to whom; `disable` is for this machine.",
+    )
+    ssl_root_cert: UsablePath | None = Field(
+        default=None, description="The certificate authority's file; without it `verify-full` trusts the system's."
+    )
+    ssl_cert: UsablePath | None = Field(default=None, description="The user's own certificate.")
+    ssl_key: UsablePath | None = Field(
+        default=None, description="The key of it; a file that only its owner reads."
+    )
+    schema_: str | tuple[str, ...] | None = Field(
+        default=None, alias="schema", description="Where tables without a schema are looked for, in this order."
+    )
+    role: str | None = Field(default=None, min_length=1, description="SET ROLE: what the user reads as.")
+    timezone: str = Field(default="UTC", min_length=1, description="Of the session: what a view's now()::date is.")
+    statement_timeout: Duration = Field(default=3600.0, ge=0.001, le=2e6, description="Limit of one query.")
+    login_timeout: Duration = Field(default=15.0, gt=0, le=3600, description="Limit of connecting.")
+    application_name: str = Field(
+        default="headgate", max_length=63, pattern=_NO_ZEROS, description="In pg_stat_activity; the sync follows."
+    )
+
+    @property
+    def search_path(self) -> tuple[str, ...]:
+        """The schemas that `schema` names; empty: the server's own setting."""
+        named = self.schema_ or ()
+        return (named,) if isinstance(named, str) else named
+
+    @model_validator(mode="after")
+    def _together(self) -> PostgresOptions:
+        if self.sslmode == "verify-ca" and self.ssl_root_cert is None:
+            raise ValueError('sslmode = "verify-ca" needs `ssl_root_cert`')
+        if (self.ssl_cert is None) != (self.ssl_key is None):
+            raise ValueError("`ssl_cert` and `ssl_key` go together")
+        if self.sslmode == "disable" and (self.ssl_root_cert or self.ssl_cert):
+            raise ValueError('sslmode = "disable" uses no certificates: leave them out, or have it verify')
         return self

@@ -144,6 +144,7 @@ WRONG_PLACES = {
     "after a broken line": 'secret = "{token}\nurl = ',
     "as a type": '[destinations.other]\ntype = "{token}"',
     "as a password of a source": '[sources.snow]\ntype = "snowflake"\npassword = "{token}"',
+    "as a password of a database": '[sources.pg]\ntype = "postgres"\npassword = "{token}"',
     "as a reference": 'secret = "env:{token}"',
     "as a number": 'batch_size = "{token}"',
 }

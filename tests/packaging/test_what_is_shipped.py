@@ -110,6 +110,7 @@ def test_the_command_starts_without_the_heavy_libraries() -> None:
         "httpx",
         "sqlglot",
         "snowflake",
+        "adbc_driver_manager",
         "cryptography",
         "apscheduler",
     }

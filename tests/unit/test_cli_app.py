@@ -63,7 +63,8 @@ def test_help_imports_no_command_and_nothing_heavy():
     code = (
         "import sys; from sync.cli.app import run; assert run(['--help']) == 0; "
         "heavy = {'duckdb', 'pyarrow', 'sqlalchemy', 'alembic', 'httpx', 'sqlglot', 'pydantic', 'rich', "
-        "'apscheduler', 'structlog', 'cryptography', 'snowflake'} & set(sys.modules); "
+        "'apscheduler', 'structlog', 'cryptography', 'snowflake', "
+        "'adbc_driver_manager'} & set(sys.modules); "
         f"commands = [m for m in sys.modules if m.startswith('sync.cli.') and m.rpartition('.')[2] in {NAMES!r}]; "
         "assert not heavy and not commands, (heavy, commands)"
     )

@@ -68,6 +68,7 @@ def test_the_example_config_fits_the_schema() -> None:
         {"destinations": {"h": {"type": "hubspot", "token": "env:T", "delivery": {"rate_limit": "9/s"}}}},
         {"destinations": {"f": {"type": "file", "path": "out", "delivery": "snapshot"}}},
         {"sources": {"s": {"type": "snowflake", "account": "a", "user": "u", "password": "env:P"}}},
+        {"sources": {"p": {"type": "postgres", "host": "h", "database": "d", "user": "u", "schema": ["a", "b"]}}},
         {"plans": {"expire_after": "24h"}},
     ],
 )
