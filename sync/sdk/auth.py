@@ -144,7 +144,8 @@ class Chain(httpx.Auth):
 
 
 class Token(httpx.Auth, ABC):
-    """A bearer token that is fetched from a token server: what the OAuth 2.0 grants below have in common.
+    """A token that is fetched from a token server, a bearer token unless `header` and `prefix` say otherwise: what
+    the OAuth 2.0 grants below have in common.
 
     The token is kept until a minute before it expires, shared by all threads, and fetched anew, once, when
     the destination answers 401 to it. Raises `AuthError` where the token is refused.
@@ -152,6 +153,8 @@ class Token(httpx.Auth, ABC):
 
     requires_response_body = True
     fix = "Check the client's id and secret."
+    header = "Authorization"
+    prefix = "Bearer "
 
     def __init__(self, token_url: str) -> None:
         self._url = token_url
@@ -166,11 +169,11 @@ class Token(httpx.Auth, ABC):
     def auth_flow(self, request: httpx.Request) -> Flow:
         """Send with the token in hand; fetch one where there is none or it is no longer accepted."""
         token = yield from self._current("")
-        request.headers["Authorization"] = f"Bearer {token}"
+        request.headers[self.header] = self.prefix + token
         response = yield request
         if response.status_code == 401:
             token = yield from self._current(token)
-            request.headers["Authorization"] = f"Bearer {token}"
+            request.headers[self.header] = self.prefix + token
             yield request
 
     def _current(self, refused: str) -> Generator[httpx.Request, httpx.Response, str]:

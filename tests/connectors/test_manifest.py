@@ -15,7 +15,7 @@ from connectors.customerio import CustomerIO
 from sync.errors import ProjectError, ProtocolError, RateLimited, RequestError
 from sync.sdk.http import build_client
 from sync.sdk.manifest import connector
-from sync.sdk.manifest.platform import make
+from sync.sdk.manifest.making import make
 from sync.sdk.manifest.reading import read_manifest
 from sync.sdk.nouns import Batch, Change, Op, Rate, Status
 from sync.testing.contract import ConnectorContract

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sync.codes import catalog
 from sync.errors import ProjectError
-from sync.sdk.manifest.platform import make
+from sync.sdk.manifest.making import make
 from sync.sdk.manifest.reading import read_manifest
 from tests.examples import examples
 from tests.figures import Figures

@@ -22,7 +22,7 @@ def connector(package: str | Path, file: str = "") -> Any:
 
     Raises `ProjectError` (HG412) with every mistake in the manifest.
     """
-    from sync.sdk.manifest.platform import make
+    from sync.sdk.manifest.making import make
     from sync.sdk.manifest.reading import read_file
 
     if isinstance(package, Path):

@@ -1,25 +1,23 @@
-"""What an answer says of each record: the forms a manifest's `answer` can have, and how each is read."""
+"""Reads what an answer says of each record, as the form of the manifest says."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import httpx
 import orjson
-from pydantic import Field
 
 from sync.errors import ProtocolError, RequestError
-from sync.sdk.manifest.auth import Strict
+from sync.sdk.manifest.forms import ByIdentifier, ByIndex, Code, Count, Proof, Refusal, Rows, Silent, TwoLists
 from sync.sdk.manifest.text import ABSENT, dig, is_one_of
 from sync.sdk.nouns import Change, Receipt, Status
 from sync.sdk.values import text
 
 __all__ = [
-    "Answer",
-    "Proof",
     "body_of",
+    "created",
     "entries_of",
     "label",
     "label_of",
@@ -29,115 +27,7 @@ __all__ = [
     "unproven",
 ]
 
-Scalar = str | int | bool
 _NUMBER = re.compile(r"(?:^|[/\[.])(\d{1,8})(?=$|[/\].])")
-
-
-class Proof(Strict):
-    """What has to stand in an answer for it to count: at a dotted path one of some values; without `equals`,
-    anything but nothing: null, false, an empty text."""
-
-    at: str = Field(min_length=1)
-    equals: tuple[Scalar, ...] = ()
-
-
-class _Answered(Strict):
-    """What every form has: statuses that are read beside 2xx, what proves success, and `accepted` where the
-    platform has only promised to do it."""
-
-    statuses: tuple[int, ...] = ()
-    success: Proof | None = None
-    accepted: bool = False
-
-
-class Silent(_Answered):
-    """All or nothing. Without `success` and `bodies`, only a 204 or a body listed in `plain_success` counts."""
-
-    kind: Literal["silent"]
-    bodies: tuple[str, ...] = ()  # whole bodies that mean success: `OK`, `1`
-    remote_id: str = ""
-
-
-class ByIndex(_Answered):
-    """Refusals in a list, each with the number of its record: a number, several, or a path that begins with one
-    (`/data/3/email`, `contacts[3]`). Without `index` the entries are the numbers; with `keyed` the list is an
-    object whose keys are. `base` is the number of the first record. A 200 with a `plain_success` lists nobody."""
-
-    kind: Literal["by_index"]
-    list: str
-    index: str = ""
-    base: Literal[0, 1] = 0
-    keyed: bool = False
-    reason: str = ""
-
-
-class ByIdentifier(_Answered):
-    """Refusals in lists, each with its record's identifier; without `identifier` the entries are identifiers, and
-    with `keyed` the keys of an object are.
-
-    `match` is the field they are compared with, in lower case. Without `reason`, the list's name is the reason.
-    """
-
-    kind: Literal["by_identifier"]
-    lists: tuple[str, ...] = Field(min_length=1)
-    match: str
-    identifier: str = ""
-    keyed: bool = False
-    reason: str = ""
-
-
-class TwoLists(_Answered):
-    """One list has who was taken, the other who was not; whoever is in neither is unknown, or with `rest`
-    rejected. Without `rejected` there is only the first list."""
-
-    kind: Literal["two_lists"]
-    applied: str
-    rejected: str = ""
-    match: str
-    identifier: str = ""
-    reason: str = ""
-    rest: Literal["unknown", "rejected"] = "unknown"
-
-
-class Rows(_Answered):
-    """An entry a record, in the order they were sent, or with `match` each with its `identifier`.
-
-    Good is a row whose `status` is one of `good`, or without `status` one that has nothing at `error`; then
-    `remote_id` has to be there, if it is given.
-    """
-
-    kind: Literal["rows"]
-    list: str
-    status: str = ""
-    good: tuple[Scalar, ...] = ()
-    error: str | None = None
-    reason: str = ""
-    remote_id: str = ""
-    match: str = ""
-    identifier: str = ""
-
-
-class Code(_Answered):
-    """A code in the body speaks for the whole request, whatever the HTTP status says."""
-
-    kind: Literal["code"]
-    code: str
-    good: tuple[Scalar, ...] = Field(min_length=1)
-    reason: str = ""
-    remote_id: str = ""
-
-
-class Count(_Answered):
-    """Only numbers: how many were taken, and how many were not. Where not all were, nobody says who: the batch is
-    cut in halves until the refused record stands alone."""
-
-    kind: Literal["count"]
-    taken: str
-    refused: str = ""
-    reason: str = ""
-
-
-Answer = Annotated[Silent | ByIndex | ByIdentifier | TwoLists | Rows | Code | Count, Field(discriminator="kind")]
 
 
 def read(answer: Any, plain: Sequence[str], changes: Sequence[Change], response: httpx.Response) -> list[Receipt]:
@@ -145,7 +35,11 @@ def read(answer: Any, plain: Sequence[str], changes: Sequence[Change], response:
     `RequestError` where it refuses the whole request."""
     if isinstance(answer, Silent) and response.text.strip() in answer.bodies:
         return _all(changes, Status.ACCEPTED if answer.accepted else Status.APPLIED)
+    if isinstance(answer, Silent) and response.status_code in answer.proven and not response.content.strip():
+        return _all(changes, Status.ACCEPTED if answer.accepted else Status.APPLIED)
     body = body_of(response)
+    if answer.refusal is not None:
+        refuse(answer.refusal, body)
     if answer.success is not None and not _proves(answer.success, body):
         raise unproven(answer.success.at, response)
     if isinstance(answer, Silent):
@@ -180,6 +74,23 @@ def _proves(proof: Proof, body: Any) -> bool:
     return not any(found is nothing for nothing in (ABSENT, None, False)) and found not in ("", [], {})
 
 
+def refuse(refusal: Refusal, body: Any, reason: str = "") -> None:
+    """Raise `RequestError` where the answer refuses the whole request; it says why at `reason`, unless the refusal
+    knows better."""
+    found = dig(body, refusal.at)
+    if refusal.unless:
+        refused = found is not ABSENT and not is_one_of(found, refusal.unless)
+    else:
+        refused = _proves(Proof(at=refusal.at, equals=refusal.equals), body)
+    if refused:
+        why = reason_of(
+            body,
+            refusal.reason or reason,
+            f"{refusal.at}: {text(found)}" if refusal.equals or refusal.unless else text(found),
+        )
+        raise RequestError("the platform refused the request in an answer with a good status", why)
+
+
 def prove(proof: Proof, response: httpx.Response) -> None:
     """Raise `ProtocolError` where the answer lacks what it should have."""
     if not _proves(proof, body_of(response)):
@@ -202,6 +113,8 @@ def entries_of(
         return
     if keyed and isinstance(found, dict):
         yield from found.items()
+    elif keyed and found == [] and isinstance(found, list):
+        return  # an object with nothing in it, as PHP writes it
     elif not keyed and isinstance(found, list):
         yield from ((None, entry) for entry in found)
     else:
@@ -210,6 +123,14 @@ def entries_of(
 
 def _list(body: Any, path: str, required: bool, response: httpx.Response) -> list[Any]:
     return [entry for _, entry in entries_of(body, path, response, required=required)]
+
+
+def created(path: str, response: httpx.Response) -> str:
+    """The id of what was made, which stands at the path. Raises `ProtocolError` where there is none."""
+    id = dig(body_of(response), path)
+    if isinstance(id, bool) or not isinstance(id, str | int) or not text(id).strip():
+        raise unproven(path, response)
+    return text(id)
 
 
 def reason_of(entry: Any, path: str, otherwise: str) -> str:
@@ -311,22 +232,29 @@ _UNSAID = "the answer does not mention it"
 
 
 def _rows(answer: Rows, changes: Sequence[Change], body: Any, response: httpx.Response) -> list[Receipt]:
-    rows = _list(body, answer.list, True, response)
+    rows = list(entries_of(body, answer.list, response, required=True, keyed=answer.keyed))
     if answer.match:
-        return _matched(answer, changes, rows)
+        names = [(label(dig(row, answer.identifier) if key is None else key), row) for key, row in rows]
+        return _matched(answer, changes, names, lambda change: label_of(change, answer.match))
+    if answer.index:
+        numbered = [(dig(row, answer.index), row) for _, row in rows]
+        places = {change.key: number for number, change in enumerate(changes, answer.base)}
+        return _matched(answer, changes, numbered, lambda change: places[change.key])
     if len(rows) != len(changes):
         return _all(changes, Status.UNKNOWN, "the answer's list does not fit the records sent")
-    return [_row(answer, change.key, row) for change, row in zip(changes, rows, strict=True)]
+    return [_row(answer, change.key, row) for change, (_, row) in zip(changes, rows, strict=True)]
 
 
-def _matched(answer: Rows, changes: Sequence[Change], rows: Sequence[Any]) -> list[Receipt]:
-    """Rows by identifier; of somebody with two that differ nobody can tell."""
+def _matched(
+    answer: Rows, changes: Sequence[Change], rows: Sequence[tuple[Any, Any]], name: Callable[[Change], Any]
+) -> list[Receipt]:
+    """Rows by the name or the number of their record; of one with two that differ nobody can tell."""
     found: dict[str, list[Any]] = {}
-    for row in rows:
-        found.setdefault(label(dig(row, answer.identifier)), []).append(row)
+    for of, row in rows:
+        found.setdefault(text(of), []).append(row)
     receipts = []
     for change in changes:
-        made = [_row(answer, change.key, row) for row in found.get(label_of(change, answer.match), ())]
+        made = [_row(answer, change.key, row) for row in found.get(text(name(change)), ())]
         if len({receipt.status for receipt in made}) > 1:
             made = [Receipt(change.key, Status.UNKNOWN, "the answer says two different things of it")]
         receipts.append([*made, Receipt(change.key, Status.UNKNOWN, _UNSAID)][0])
@@ -339,6 +267,8 @@ def _row(answer: Rows, key: str, row: Any) -> Receipt:
         if status is ABSENT:
             return Receipt(key, Status.UNKNOWN, "the answer has no status for it")
         good, otherwise = is_one_of(status, answer.good), f"{answer.status}: {text(status)}"
+        if is_one_of(status, answer.later):
+            return Receipt(key, Status.DEFERRED, reason_of(row, answer.reason, otherwise))
     else:
         error = dig(row, answer.error or "")
         good, otherwise = error is ABSENT or error in (None, "", [], {}, False), text(error)[:500]
@@ -392,7 +322,9 @@ def label(value: Any) -> str:
 
 
 def label_of(change: Change, field: str) -> str:
-    """The same of a change's field, or of its `remote_id`."""
+    """The same of a change's field, or of its `remote_id` or its `key`."""
+    if field == "key":
+        return label(change.key)
     if field == "remote_id":
         return label(change.remote_id)
     return label(change.identifiers.get(field, change.fields.get(field, "")))

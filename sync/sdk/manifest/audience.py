@@ -13,11 +13,11 @@ from sync.sdk import nouns
 from sync.sdk.manifest.answer import body_of, entries_of, unproven
 from sync.sdk.manifest.auth import Strict
 from sync.sdk.manifest.request import Call
-from sync.sdk.manifest.text import ABSENT, dig
+from sync.sdk.manifest.text import ABSENT, dig, put
 from sync.sdk.nouns import Member, Page
 from sync.sdk.values import text
 
-__all__ = ["Create", "Describe", "ReadMembers", "created", "described", "page"]
+__all__ = ["Create", "Describe", "ReadMembers", "described", "page"]
 
 Send = Callable[[Call, Mapping[str, str], str | None], httpx.Response]
 """A call, parameters for its query, and an address instead of its path."""
@@ -37,6 +37,7 @@ class Cursor(Strict):
     kind: Literal["cursor"]
     at: str = ""
     param: str
+    place: Literal["query", "json"] = "query"  # json: `param` is a dotted place in the body
     more: str = ""
 
 
@@ -54,6 +55,7 @@ class Number(Strict):
 
     kind: Literal["number"]
     param: str
+    place: Literal["query", "json"] = "query"
     first: int = 1
     size: int | None = Field(default=None, ge=1)
     last: str = ""
@@ -65,6 +67,7 @@ class Offset(Strict):
 
     kind: Literal["offset"]
     param: str
+    place: Literal["query", "json"] = "query"
     size: int | None = Field(default=None, ge=1)
     more: str = ""
 
@@ -105,14 +108,6 @@ class Describe(Call):
     types: Mapping[str, Literal["string", "integer", "number", "boolean", "date", "timestamp", "json"]] = {}
 
 
-def created(spec: Create, response: httpx.Response) -> str:
-    """The id of the audience that was made."""
-    id = dig(body_of(response), spec.id)
-    if isinstance(id, bool) or not isinstance(id, str | int) or not text(id).strip():
-        raise unproven(spec.id, response)
-    return text(id)
-
-
 def described(spec: Describe, response: httpx.Response) -> list[nouns.Field]:
     """The fields that an answer lists."""
     found = []
@@ -134,12 +129,22 @@ def page(spec: ReadMembers, after: str | None, send: Send) -> Page:
     elif pages is not None:
         start = str(pages.first) if isinstance(pages, Number) else "0" if isinstance(pages, Offset) else None
         wanted = start if after is None else after
-        parameters = {} if wanted is None else {pages.param: wanted}
+        if wanted is not None and pages.place == "json":
+            spec = _asking(spec, pages, wanted)
+        elif wanted is not None:
+            parameters = {pages.param: wanted}
     response = send(spec, parameters, address)
     body = body_of(response)
     entries = [entry for _, entry in entries_of(body, spec.list, response, required=True)]
     members = [_member(spec, entry, response) for entry in entries]
     return Page(members, _next(spec, after, members, body, response))
+
+
+def _asking(spec: ReadMembers, pages: Cursor | Number | Offset, wanted: str) -> ReadMembers:
+    """The request with the page in its body."""
+    body: dict[str, Any] = dict(spec.body)
+    put(body, pages.param, wanted if isinstance(pages, Cursor) else int(wanted))
+    return spec.model_copy(update={"body": body})
 
 
 def _member(spec: ReadMembers, entry: Any, response: httpx.Response) -> Member:

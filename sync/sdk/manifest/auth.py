@@ -87,7 +87,7 @@ class ClientCredentialsAuth(Strict):
     """OAuth 2.0 client credentials; `client_id` and `client_secret` name options.
 
     `token_url` may hold placeholders, `{base_url}` among them. `extra` are constants of the form beside the usual
-    ones: an `audience`, say.
+    ones: an `audience`, say. The token goes into the header `name`, after `prefix`.
     """
 
     scheme: Literal["client_credentials"]
@@ -97,6 +97,8 @@ class ClientCredentialsAuth(Strict):
     scope: str = ""
     in_body: bool = False
     extra: Mapping[str, str] = {}
+    name: str = "Authorization"
+    prefix: str = "Bearer "
 
 
 class RefreshTokenAuth(Strict):
@@ -107,6 +109,8 @@ class RefreshTokenAuth(Strict):
     client_id: str
     client_secret: str
     refresh_token: str
+    name: str = "Authorization"
+    prefix: str = "Bearer "
 
 
 OneStep = Annotated[BearerAuth | BasicAuth | HeaderAuth | QueryAuth | BodyAuth, Field(discriminator="scheme")]
@@ -182,10 +186,13 @@ def build_auth(spec: Any, config: BaseModel, known: Mapping[str, Any]) -> httpx.
     token_url = fill(spec.token_url, known)
     client_id, client_secret = _clear(option("client_id")), option("client_secret")
     if isinstance(spec, RefreshTokenAuth):
-        return schemes.RefreshToken(token_url, client_id, client_secret, option("refresh_token"))
-    return schemes.ClientCredentials(
-        token_url, client_id, client_secret, scope=spec.scope, in_body=spec.in_body, extra=spec.extra
-    )
+        made: schemes.Token = schemes.RefreshToken(token_url, client_id, client_secret, option("refresh_token"))
+    else:
+        made = schemes.ClientCredentials(
+            token_url, client_id, client_secret, scope=spec.scope, in_body=spec.in_body, extra=spec.extra
+        )
+    made.header, made.prefix = spec.name, spec.prefix
+    return made
 
 
 def _clear(value: str | SecretStr) -> str:

@@ -10,8 +10,9 @@ import httpx
 from pydantic import Field
 
 from sync.errors import ProtocolError
-from sync.sdk.manifest.answer import Answer, Proof, Scalar, Silent, body_of, prove, read, reason_of, unproven
+from sync.sdk.manifest.answer import body_of, prove, read, reason_of, unproven
 from sync.sdk.manifest.auth import Strict
+from sync.sdk.manifest.forms import Answer, Proof, Scalar, Silent
 from sync.sdk.manifest.request import Call
 from sync.sdk.manifest.text import ABSENT, dig, is_one_of
 from sync.sdk.nouns import Batch, Change, Job, Op, Outcome, Receipt, Status

@@ -9,27 +9,36 @@ from typing import Any, Literal
 import httpx
 from pydantic import Field
 
-from sync.errors import ProtocolError
-from sync.sdk.manifest.answer import body_of, entries_of, label, label_of, unproven
+from sync.errors import ProtocolError, RequestError
+from sync.sdk.manifest.answer import body_of, created, entries_of, label, label_of, unproven
 from sync.sdk.manifest.request import Carrier
 from sync.sdk.manifest.text import ABSENT, dig
 from sync.sdk.nouns import Change, Op, Receipt, Status
 from sync.sdk.values import text
 
-__all__ = ["Lookup", "find"]
+__all__ = ["Lookup", "Missing", "find"]
 
 Send = Callable[[Carrier, Sequence[Change]], httpx.Response]
+
+
+class Missing(Carrier):
+    """Makes somebody whom the lookup did not find, one request each; their id stands at `id` of the answer."""
+
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    per: Literal["record"] = "record"
+    id: str = Field(min_length=1)
 
 
 class Lookup(Carrier):
     """The request that finds the platform's own ids, which are then `{remote_id}`.
 
     The answer lists at `list` (the body itself where it is empty) entries with the `identifier`, compared with the
-    field `match`, and the `id`; with `keyed` it is an object whose keys are the identifiers. `per = "record"`: one
-    request each, an answer with one entry is the person, `identifier` may be left out. Whoever is not found is
-    rejected, or where they are to be removed, done; `absent` are statuses by which nobody is found. At most `size`
-    people go into one request. A removal goes by the id its addition was answered with, without being looked up,
-    unless `remember` is false.
+    field `match`, and the `id`; with `keyed` it is an object whose keys are the identifiers, unless `identifier`
+    says where they stand. An entry with anything at `nobody` says that there is nobody. `per = "record"`: one
+    request each, an answer with one entry is the person, `identifier` may be left out. `absent` are statuses by
+    which nobody is found. Whoever is not found is made by `missing`, or rejected; or where they are to be removed,
+    done. At most `size` people go into one request. A removal goes by the id its addition was answered with,
+    without being looked up, unless `remember` is false.
     """
 
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
@@ -40,6 +49,8 @@ class Lookup(Carrier):
     id: str
     match: str
     absent: tuple[int, ...] = ()
+    nobody: str = ""
+    missing: Missing | None = None
     size: int = Field(default=100, ge=1)
     remember: bool = True
 
@@ -48,7 +59,6 @@ class Lookup(Carrier):
         yield from super().mistakes()
         batch = self.per == "batch"
         yield batch and not (self.identifier or self.keyed), "`identifier` is missing: who is an entry about?"
-        yield batch and bool(self.absent), "`absent` needs `per` record: it speaks of one"
 
 
 Found = tuple[list[Change], dict[str, Receipt]]
@@ -66,11 +76,22 @@ def find(lookup: Lookup, changes: Sequence[Change], send: Send) -> Found:
         ids = _asked(lookup, part, send)
         for change in part:
             found = ids.get(label_of(change, lookup.match), set())
+            if not found and lookup.missing is not None and change.op is not Op.REMOVE:
+                found = _made(lookup.missing, change, send, settled)
             if len(found) == 1:
                 by_key[change.key] = replace(change, remote_id=next(iter(found)))
-            else:
+            elif change.key not in settled:
                 settled[change.key] = _without(lookup, change, bool(found))
     return [by_key[c.key] for c in changes if c.key in by_key], settled
+
+
+def _made(missing: Missing, change: Change, send: Send, settled: dict[str, Receipt]) -> set[str]:
+    """The id of somebody who was made; none where the platform refuses them, which is then settled."""
+    try:
+        return {created(missing.id, send(missing, (change,)))}
+    except RequestError as exc:
+        settled[change.key] = Receipt(change.key, Status.REJECTED, exc.detail[:500].strip() or exc.message)
+        return set()
 
 
 def _without(lookup: Lookup, change: Change, several: bool) -> Receipt:
@@ -90,7 +111,9 @@ def _asked(lookup: Lookup, changes: Sequence[Change], send: Send) -> Mapping[str
     found: dict[str, set[str]] = {}
     only = label_of(changes[0], lookup.match) if lookup.per == "record" else None
     for key, entry in _entries(lookup, body, response):
-        names = [key] if key is not None else _names(lookup, entry)
+        if lookup.nobody and dig(entry, lookup.nobody) not in (ABSENT, None, False, ""):
+            continue
+        names = [key] if key is not None and not lookup.identifier else _names(lookup, entry)
         id = entry if key is not None and not lookup.id else dig(entry, lookup.id)
         if isinstance(id, bool) or not isinstance(id, str | int) or id == "":
             raise unproven(f"{lookup.list}.{lookup.id}".strip("."), response)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import httpx
 import orjson
-from pydantic import ConfigDict, SecretStr, create_model
-from pydantic import Field as Described
+from pydantic import SecretStr
 
 from sync.errors import (
     AuthError,
@@ -25,13 +24,15 @@ from sync.sdk import nouns
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import number_after, reset_after, retry_after
 from sync.sdk.manifest import audience, job, lookup
-from sync.sdk.manifest.answer import read, reason_of
-from sync.sdk.manifest.auth import Option, build_auth
+from sync.sdk.manifest.action import Action
+from sync.sdk.manifest.answer import created, read, reason_of, refuse
+from sync.sdk.manifest.auth import build_auth
 from sync.sdk.manifest.job import JobAnswer
-from sync.sdk.manifest.model import Action, Manifest, ObjectManifest
+from sync.sdk.manifest.model import Manifest
 from sync.sdk.manifest.request import (
     Call,
     Carrier,
+    as_listed,
     build,
     by_op,
     content_of,
@@ -43,10 +44,10 @@ from sync.sdk.manifest.request import (
     unfit,
 )
 from sync.sdk.manifest.text import dig, fill, is_one_of, put, render
-from sync.sdk.nouns import Batch, Change, Job, ObjectSpec, Op, Outcome, Page, Receipt, Status, Value
+from sync.sdk.nouns import Batch, Change, Job, Op, Outcome, Page, Receipt, Status, Value
 from sync.sdk.wire import host_of
 
-__all__ = ["ManifestConnector", "make"]
+__all__ = ["Creating", "Describing", "ManifestConnector", "Polling", "Reading"]
 
 
 class ManifestConnector(Connector[Config]):
@@ -109,14 +110,14 @@ class ManifestConnector(Connector[Config]):
         op = batch.changes[0].op
         action, search = spec.action(op), spec.lookup_for(op)
         changes, settled = self._found(search, batch) if search else (list(batch.changes), {})
-        if not spec.whole:
-            settled |= unfit(action, changes, self._of_batch(batch))
-            changes = [change for change in changes if change.key not in settled]
+        sent = [c for c in changes if c.op is not Op.REMOVE] if spec.whole else changes
+        settled |= unfit(action, sent, self._of_batch(batch))
+        changes = [change for change in changes if change.key not in settled]
         if not changes:
             return [settled[change.key] for change in batch.changes]
         if spec.whole:
             response = self._send(action, batch, [c for c in changes if c.op is not Op.REMOVE])
-            receipts = read(action.answer, self.manifest.plain_success, changes, response)
+            receipts = self._read(action.answer, changes, response)
         elif action.per == "record":
             receipts = [self._send_one(action, batch, change) for change in changes]
         else:
@@ -124,14 +125,14 @@ class ManifestConnector(Connector[Config]):
             if isinstance(action.answer, JobAnswer):
                 plain = self.manifest.plain_success
                 return job.begun(action.answer, plain, changes, list(settled.values()), response, opened)
-            receipts = read(action.answer, self.manifest.plain_success, changes, response)
+            receipts = self._read(action.answer, changes, response)
         return _in_order(batch, changes, receipts, settled)
 
     def _upload(self, action: Action, batch: Batch, changes: Sequence[Change]) -> tuple[httpx.Response, str]:
         """The answer to the batch, and the id of what was opened for it, if anything was."""
         known, opened = self._of_batch(batch), ""
         if action.open is not None:
-            opened = audience.created(action.open, self._call(action.open, known))
+            opened = created(action.open.id, self._call(action.open, known))
         response = self._answered(self.request(action, batch, changes, opened))
         if action.close is not None and action.taken is not None:
             read(action.taken, self.manifest.plain_success, changes, response)
@@ -155,7 +156,7 @@ class ManifestConnector(Connector[Config]):
             response = self._send(action, batch, (change,))
             if response.status_code in _as_good_as_done(action, change.op):
                 return Receipt(change.key, Status.APPLIED)
-            (receipt,) = read(action.answer, self.manifest.plain_success, (change,), response)
+            (receipt,) = self._read(action.answer, (change,), response)
         except RequestError as exc:
             return Receipt(change.key, Status.REJECTED, exc.detail[:500].strip() or exc.message)
         return receipt
@@ -185,6 +186,16 @@ class ManifestConnector(Connector[Config]):
         )
 
     # -- answers
+
+    def _read(self, answer: Any, changes: Sequence[Change], response: httpx.Response) -> list[Receipt]:
+        """The receipts in an answer. A refusal's status that the manifest reads can be that of another refusal."""
+        try:
+            return read(answer, self.manifest.plain_success, changes, response)
+        except ProtocolError:
+            if response.status_code < 400:
+                raise
+        said = reason_of(_json(response), self.manifest.reason, response.text)
+        raise RequestError(f"{host_of(response.request)} answered {response.status_code}", said)
 
     @property
     def _known(self) -> dict[str, Value]:
@@ -218,6 +229,8 @@ class ManifestConnector(Connector[Config]):
             raise RequestError(exc.message, said, fix=exc.fix) from None
         kind = self.refusal(response) if response.status_code < 400 else None
         if kind is None:
+            if self.manifest.refusal is not None and response.status_code < 400:
+                refuse(self.manifest.refusal, _json(response), self.manifest.reason)
             return response
         message = f"{host_of(request)} answered {response.status_code} with a code that means otherwise"
         if issubclass(kind, Unavailable):
@@ -229,7 +242,7 @@ def _as_good_as_done(action: Action, op: Op) -> tuple[int, ...]:
     return action.gone if op is Op.REMOVE else action.exists
 
 
-class _Polling(ManifestConnector):
+class Polling(ManifestConnector):
     """One whose answers may name a job."""
 
     def poll(self, job_: Job, batch: Batch) -> Outcome:
@@ -254,7 +267,7 @@ class _Polling(ManifestConnector):
         return job.poll(answer, self.manifest.plain_success, job_, batch, send)
 
 
-class _Creating(ManifestConnector):
+class Creating(ManifestConnector):
     """One that can make an audience."""
 
     def create_audience(self, object: str, title: str) -> str:
@@ -262,10 +275,10 @@ class _Creating(ManifestConnector):
         spec = self.manifest.objects[object].create
         if spec is None:
             raise _cannot(self.manifest, object, "make an audience", "create")
-        return audience.created(spec, self._call(spec, self._known | {"title": title}))
+        return created(spec.id, self._call(spec, self._known | {"title": title}))
 
 
-class _Reading(ManifestConnector):
+class Reading(ManifestConnector):
     """One that can read who is in an audience."""
 
     def members(self, object: str, audience_: str | None, after: str | None = None) -> Page:
@@ -277,7 +290,7 @@ class _Reading(ManifestConnector):
         return audience.page(spec, after, lambda call, query, address: self._call(call, known, query, address))
 
 
-class _Describing(ManifestConnector):
+class Describing(ManifestConnector):
     """One that can say which fields the account has."""
 
     def describe(self, object: str) -> Iterable[nouns.Field]:
@@ -301,11 +314,11 @@ def _members(
         for op, key in carrier.lists.items():
             values = [record_of(carrier, change, known) for change in by_op(changes, op)]
             if values or not carrier.omit_empty:
-                put(body, key, values)
+                put(body, key, as_listed(carrier, values))
         return body
     values = _values(carrier, changes, known)
     if carrier.members:
-        put(body, carrier.members, values)
+        put(body, carrier.members, as_listed(carrier, values))
         return body
     return values
 
@@ -347,58 +360,3 @@ def _options(config: Config) -> dict[str, Value]:
     """The configuration's options that are not secret."""
     every = {name: getattr(config, name) for name in type(config).model_fields}
     return {name: value for name, value in every.items() if not isinstance(value, SecretStr)}
-
-
-def _type(option: Option) -> Any:
-    """The type of an option in the configuration."""
-    if option.secret:
-        return SecretStr
-    return Literal[option.choices] if option.choices else str
-
-
-class _Options(Config):
-    """Base of the configurations of manifests: a number may stand for text, an account's for example."""
-
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
-
-_ADDRESS = Option(
-    description="Another address of the API: another region's, a proxy's or a stand-in's.", default=""
-)
-
-
-def make(manifest: Manifest, path: Path | None = None) -> type[ManifestConnector]:
-    """The connector class of a manifest, which stands in the file `path`."""
-    described: dict[str, Option] = {"base_url": _ADDRESS, **manifest.options}
-    options: dict[str, Any] = {
-        name: (_type(o), Described(default=... if o.default is None else o.default, description=o.description))
-        for name, o in described.items()
-    }
-    camel = "".join(part.title() for part in manifest.name.split("_"))
-    objects: dict[str, ObjectSpec] = {name: one.spec(name) for name, one in manifest.objects.items()}
-    body = {
-        "__doc__": manifest.docs,
-        "name": manifest.name,
-        "title": manifest.title,
-        "docs": manifest.docs,
-        "manifest": manifest,
-        "path": path,
-        "config_model": create_model(f"{camel}Config", __base__=_Options, **options),
-        "objects": objects,
-        "unavailable": frozenset(manifest.unavailable),
-        "plain_success": frozenset(manifest.plain_success),
-    }
-    return type(camel, tuple(_bases(list(manifest.objects.values()))), body)
-
-
-def _bases(objects: Sequence[ObjectManifest]) -> Iterable[type[ManifestConnector]]:
-    """What the connector can do, by what its objects say."""
-    if any(isinstance(action.answer, JobAnswer) for one in objects for _, action in one.requests()):
-        yield _Polling
-    if any(one.create for one in objects):
-        yield _Creating
-    if any(one.members for one in objects):
-        yield _Reading
-    if any(one.describe for one in objects):
-        yield _Describing
-    yield ManifestConnector

@@ -66,14 +66,21 @@ def _problems(error: ValidationError, document: Document) -> Iterator[Problem]:
 
 
 def _location(data: Any, detail: ErrorDetails) -> Location:
-    """The way to what is amiss, without the steps that are the library's own: the tags of unions."""
-    way: list[str | int] = []
-    for step in detail["loc"]:
-        inside = data.keys() if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
-        if step in inside:
-            way.append(step)
-            data = data[step]
-    return tuple(way)
+    """The way to what is amiss, without the steps that are the library's own: the tags of unions. A tag may be
+    called as a key beside it is: then the way is the one that leads on."""
+    return max(_ways(data, detail["loc"]), key=lambda way: (bool(way[1]), len(way[0])))[0]
+
+
+def _ways(data: Any, steps: Location) -> Iterator[tuple[Location, bool]]:
+    """Every way that leaves out some steps, and whether it goes to the last one."""
+    if not steps:
+        yield (), True
+        return
+    step, *rest = steps
+    inside = data.keys() if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
+    if step in inside:
+        yield from (((step, *way), whole) for way, whole in _ways(data[step], tuple(rest)))
+    yield from ((way, whole and bool(rest)) for way, whole in _ways(data, tuple(rest)))
 
 
 def _words(detail: ErrorDetails) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from pydantic import Field, JsonValue
 
 from sync.errors import RequestError
 from sync.sdk.manifest.auth import Strict
-from sync.sdk.manifest.text import ABSENT, fill, placeholders, put, render, segment
+from sync.sdk.manifest.text import ABSENT, PLACEHOLDER, fill, placeholders, put, render, segment
 from sync.sdk.nouns import Change, Op, Receipt, Status, Value
 from sync.sdk.values import dumps, text
 
@@ -21,6 +22,7 @@ __all__ = [
     "Call",
     "Carrier",
     "Pairs",
+    "as_listed",
     "build",
     "by_op",
     "content_of",
@@ -72,9 +74,10 @@ class Carrier(Call):
     `per = "batch"`: the members go, as `place` says, under the dotted key `members` of the JSON body (the body
     itself is the list where it is empty), of a form or of the query, into the path at `{members}`, or as one
     line each. Of each member the whole record is sent, or with `value` that field alone, or what the template
-    `record` says. Values outside JSON are joined by `separator`, repeated under the same key, numbered, or one
-    JSON text, as `style` says. `per = "record"`: one request each; the record is the body or form, under `members`
-    where that is given.
+    `record` says. In JSON they are a list, or with a `style` one text: joined by `separator`, or JSON. Elsewhere
+    they are joined unless `style` says that they are repeated under the same key, numbered, or one JSON text.
+    Lines and CSV are the body, or the `file` of that name in a multipart form whose fields are `body`.
+    `per = "record"`: one request each; the record is the body or form, under `members` where that is given.
 
     A record without a template has the identifiers and beside them the fields, or under `fields_at`; with `pairs`
     as a list of names and values. In a template `{fields}` are those fields that it does not name itself.
@@ -86,8 +89,15 @@ class Carrier(Call):
     record: JsonValue = None
     fields_at: str = ""
     pairs: Pairs | None = None
-    style: Literal["joined", "repeated", "numbered", "json"] = "joined"
+    style: Literal["joined", "repeated", "numbered", "json"] | None = None
+    file: str = ""
     separator: str = Field(default=",", min_length=1)
+
+    @property
+    def flat(self) -> bool:
+        """Are the values of a batch joined to one text."""
+        joins = self.style == "joined" or (self.style is None and self.place in ("form", "query", "path"))
+        return self.per == "batch" and joins
 
     def record_names(self) -> Iterator[tuple[str, str]]:
         """Every placeholder of the templates of one record."""
@@ -96,18 +106,33 @@ class Carrier(Call):
     def mistakes(self) -> Iterator[tuple[bool, str]]:
         """What does not go together."""
         batch, place = self.per == "batch", self.place
-        flat = place in ("form", "query", "path") and self.style == "joined"
+        flat = self.flat
         yield batch and place == "none", "`place` is none: the members go nowhere"
         one = bool(self.value) or isinstance(self.record, str)
         yield batch and flat and not one, "`value` is missing: which field is joined?"
         yield batch and place in ("form", "query") and not self.members, "`members` is missing: under which key?"
         yield place == "path" and "{members}" not in self.path, "`path` has no {members}"
-        yield place == "path" and self.style != "joined", "values in a path are joined: leave `style` out"
+        yield place == "path" and not flat, "values in a path are joined: leave `style` out"
         yield not batch and place in ("query", "path"), "with `per` record use placeholders instead of `place`"
         yield not batch and place in ("lines", "csv"), "`place` lines or csv needs `per` batch"
         yield bool(self.value) and self.record is not None, "give either `value` or `record`"
         yield batch and place == "query" and self.style == "numbered", "a query is not numbered: repeat the key"
-        yield place in ("lines", "csv") and bool(self.body), "a body of lines has no constants: drop `body`"
+        yield (
+            place == "json" and self.style in ("repeated", "numbered"),
+            "JSON has lists: leave `style` out, or say `joined` or `json` for one text",
+        )
+        yield (
+            place == "json" and self.style is not None and not self.members,
+            "`members` is missing: under which key?",
+        )
+        lines = place in ("lines", "csv")
+        yield bool(self.file) and not lines, "`file` needs `place` lines or csv"
+        yield (
+            lines and bool(self.body) and not self.file,
+            "a body of lines has no constants: give a `file` its name",
+        )
+        columns = self.record if place == "csv" and isinstance(self.record, Mapping) else {}
+        yield any(PLACEHOLDER.search(name) for name in columns), "the names of columns are constants"
         yield (
             place == "csv" and not isinstance(self.record, dict),
             "`record` is missing: a table that gives each column's name a placeholder",
@@ -165,6 +190,13 @@ def values_of(carrier: Carrier, changes: Sequence[Change], known: Known) -> list
     return [record_of(carrier, change, known) for change in changes]
 
 
+def as_listed(carrier: Carrier, values: Sequence[Value]) -> Value:
+    """The values as a list, or as the one text that the carrier's style makes of them."""
+    if carrier.style == "json":
+        return dumps(list(values)).decode()
+    return joined(carrier, values) if carrier.flat else list(values)
+
+
 def joined(carrier: Carrier, values: Sequence[Value]) -> str:
     """The values with separators between. Raises `RequestError` where one would fall apart or vanish."""
     texts = [text(value) for value in values]
@@ -180,7 +212,8 @@ def content_of(
     constants: dict[str, Value] = render(carrier.body, known)
     place = carrier.place
     if place in ("lines", "csv"):
-        return _rows(carrier, changes, known), _KINDS[place]
+        rows = _rows(carrier, changes, known)
+        return _multipart(carrier.file, place, rows, constants) if carrier.file else (rows, _KINDS[place])
     if carrier.per == "record":
         if place == "none":
             return _constants(constants)
@@ -222,12 +255,20 @@ def _rows(carrier: Carrier, changes: Sequence[Change], known: Known) -> bytes:
     return out.getvalue().encode("utf-8", "surrogatepass")
 
 
+def _multipart(name: str, place: str, rows: bytes, fields: Mapping[str, Value]) -> tuple[bytes, str]:
+    """A form with the rows as a file (RFC 7578). The boundary is a digest: the same rows are the same request."""
+    kind = f"multipart/form-data; boundary={hashlib.sha256(rows).hexdigest()[:32]}"
+    form = httpx.Request(
+        "POST", "https://localhost", headers={"Content-Type": kind},
+        data=dict(_flat(fields)), files={name: (f"headgate.{place}", rows, _KINDS[place])},
+    )  # fmt: skip
+    return form.read(), kind
+
+
 def _listed(carrier: Carrier, values: Sequence[Value]) -> Iterator[tuple[str, str]]:
     """The members as the fields of a form or the parameters of a query."""
-    if carrier.style == "json":
-        yield carrier.members, dumps(list(values)).decode()
-    elif carrier.style == "joined":
-        yield carrier.members, joined(carrier, values)
+    if carrier.style == "json" or carrier.flat:
+        yield carrier.members, text(as_listed(carrier, values))
     elif carrier.style == "repeated":
         yield from ((carrier.members, text(value)) for value in values)
     else:
@@ -295,12 +336,11 @@ def unfit(carrier: Carrier, changes: Sequence[Change], known: Known) -> dict[str
     """Rejections of those whose record cannot be made: they lack the one value that is sent, say."""
     if carrier.value == "" and carrier.record is None and not getattr(carrier, "records", None):
         return {}
-    flat = carrier.per == "batch" and carrier.place in ("form", "query", "path") and carrier.style == "joined"
     found: dict[str, Receipt] = {}
     for change in changes:
         try:
             made = record_of(carrier, change, known, getattr(carrier, "records", {}).get(change.op))
-            if flat:
+            if carrier.flat:
                 joined(carrier, [made])
         except RequestError as exc:
             found[change.key] = Receipt(change.key, Status.REJECTED, exc.message)
