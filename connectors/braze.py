@@ -40,17 +40,16 @@ from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Bearer, account_of
+from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.http import reset_after
 from sync.sdk.nouns import Batch, Change, Field, Limits, ObjectSpec, Op, Rate, Receipt, Status, Value
-from sync.sdk.values import dumps
+from sync.sdk.settled import every
 
 __all__ = ["Braze", "BrazeConfig"]
 
 _BYTES = 3_900_000
 _QUEUED = "Braze queued the users, and does not say what becomes of each"
-_JSON = {"Content-Type": "application/json"}
 _IDENTIFIERS = {
     "external_id": Field("external_id", required=True, identifier=True, normalise="trim"),
     "email": Field("email", required=True, identifier=True, normalise="email"),
@@ -106,27 +105,18 @@ class _Set(Shape):
     errors: list[Any] = Option([], max_length=0)
 
 
-class _Segments(Shape):
-    segments: list[Any]
-
-
 class _Attribute(Shape):
     name: str
     type: str | None = Option(None, alias="data_type")
     description: str | None = None
 
 
-class _Attributes(Shape):
-    attributes: list[_Attribute]
-
-
 def _objects(by: str, size: int) -> Mapping[str, ObjectSpec]:
     who, profile = _IDENTIFIERS[by], [one for one in _PROFILE if one.name != by]
     track = Limits(batch_size=size, batch_bytes=_BYTES, concurrency=4, rates=(Rate(3000, 3.0),))
     set_status = Limits(batch_size=50, concurrency=4, rates=(Rate(5000, 60.0),))
-    member = ObjectSpec(
-        "membership", "Membership, as a boolean attribute", frozenset(Op), (who,), track, open_fields=True
-    )
+    title = "Membership, as a boolean attribute"
+    member = ObjectSpec("membership", title, frozenset(Op), (who,), track, open_fields=True)
     user = replace(
         member,
         name="user",
@@ -155,19 +145,9 @@ class Braze(HttpConnector[BrazeConfig]):
         self.objects = _objects(config.identify_by, config.batch_size)
 
     @classmethod
-    def base_url(cls, config: BrazeConfig) -> str:
-        """The REST endpoint of the instance."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: BrazeConfig) -> httpx.Auth:
         """The key as a bearer token."""
         return Bearer(config.api_key)
-
-    @classmethod
-    def account(cls, config: BrazeConfig) -> str:
-        """The workspace, which owns the quota."""
-        return account_of(config.base_url, config.api_key)
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:
@@ -176,25 +156,24 @@ class Braze(HttpConnector[BrazeConfig]):
 
     def check(self) -> None:
         """Read the first segments."""
-        read(_Segments, self.http.get("/segments/list"))
+        read(list[Any], self.send("GET", "/segments/list"), at="segments")
 
     def request(self, batch: Batch) -> httpx.Request:
         """The one POST of a batch. Raises `RequestError` where the audience cannot be an attribute's name."""
         if batch.object == "subscription_group":
-            return self._post("/v2/subscription/status/set", {"subscription_groups": [self._group(batch)]})
+            return self.build("POST", "/v2/subscription/status/set", {"subscription_groups": [self._group(batch)]})
         flag = _attribute(batch.audience) if batch.object == "membership" else None
-        return self._post("/users/track", {"attributes": [self._attributes(c, flag) for c in batch.changes]})
+        return self.build("POST", "/users/track", {"attributes": [self._user(c, flag) for c in batch.changes]})
 
     def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
         """Refused are those that an error points at; the others are accepted where the count fits."""
         if batch.object == "subscription_group":
             read(_Set, response)
-            return [Receipt(change.key, Status.ACCEPTED, _QUEUED) for change in batch.changes]
+            return every(batch.changes, Status.ACCEPTED, _QUEUED)
         done = read(_Tracked, response)
         refused = {error.index: error.type for error in done.errors}
-        if not refused.keys() <= set(range(len(batch.changes))) or done.queued + len(refused) != len(
-            batch.changes
-        ):
+        sent = len(batch.changes)
+        if not refused.keys() <= set(range(sent)) or done.queued + len(refused) != sent:
             raise ProtocolError("Braze's answer does not account for every user it was sent", response.text)
         return [_receipt(change, refused.get(index)) for index, change in enumerate(batch.changes)]
 
@@ -205,24 +184,19 @@ class Braze(HttpConnector[BrazeConfig]):
             return list(known.values())
         known |= {one.name: one for one in _PROFILE if one.name not in known}
         for one in self._custom_attributes():
-            kind = (one.type or "").partition(" ")[0].lower()
-            known.setdefault(
-                one.name, Field(one.name, _TYPES.get(kind, "string"), description=one.description or "")
-            )
+            kind = _TYPES.get((one.type or "").partition(" ")[0].lower(), "string")
+            known.setdefault(one.name, Field(one.name, kind, description=one.description or ""))
         return list(known.values())
 
     def _custom_attributes(self) -> Iterable[_Attribute]:
         cursor: str | None = None
         for _ in range(_PAGES):
-            response = self.http.get("/custom_attributes", params={"cursor": cursor} if cursor else {})
-            yield from read(_Attributes, response).attributes
+            response = self.send("GET", "/custom_attributes", params={"cursor": cursor} if cursor else {})
+            yield from read(list[_Attribute], response, at="attributes")
             following = _NEXT.search(response.headers.get("link", ""))
             if following is None or following[1] == cursor:
                 return
             cursor = following[1]
-
-    def _post(self, path: str, body: Value) -> httpx.Request:
-        return self.http.build_request("POST", path, content=dumps(body), headers=_JSON)
 
     def _who(self, change: Change) -> str:
         return str(change.identifiers[self.config.identify_by])
@@ -235,7 +209,7 @@ class Braze(HttpConnector[BrazeConfig]):
             f"{self.config.identify_by}s": [self._who(change) for change in batch.changes],
         }
 
-    def _attributes(self, change: Change, flag: str | None) -> dict[str, Value]:
+    def _user(self, change: Change, flag: str | None) -> dict[str, Value]:
         """One user. Whoever leaves has a profile already, or needs none."""
         if wrong := change.fields.keys() & _OTHER_PEOPLE:
             fix = "set `identify_by`, and map that identifier"

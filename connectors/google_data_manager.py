@@ -32,32 +32,20 @@ from typing import Any, Literal
 
 import httpx
 from pydantic import Field as Option
-from pydantic import SecretStr, model_validator
+from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
-from sync.sdk.answer import Shape, read
-from sync.sdk.auth import RefreshToken, ServiceAccount, account_of
-from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Job,
-    Limits,
-    ObjectSpec,
-    Op,
-    Order,
-    Outcome,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps, json_object
+from sync.sdk.answer import Made, Shape, read
+from sync.sdk.auth import account_of
+from sync.sdk.connector import Connector
+from sync.sdk.google import GoogleConfig
+from sync.sdk.nouns import Batch, Change, Job, Outcome, Receipt, Status, Value
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order, Rate
+from sync.sdk.settled import every
+from sync.sdk.values import given, json_object
 
 __all__ = ["DataManager", "DataManagerConfig"]
 
-_SCOPE = "https://www.googleapis.com/auth/datamanager"
 _OWN_FAULT = "PROCESSING_ERROR_REASON_INTERNAL_ERROR"
 _LONGEST = 7200.0  # seconds between two questions
 _EMPTY = "it has nothing to be matched by: an address needs first_name, last_name, region_code and postal_code"
@@ -66,7 +54,7 @@ AccountType = Literal["GOOGLE_ADS", "DISPLAY_VIDEO_PARTNER", "DISPLAY_VIDEO_ADVE
 Consent = Literal["granted", "denied"]
 
 
-class DataManagerConfig(Config):
+class DataManagerConfig(GoogleConfig):
     """One advertiser's account, with a service account's key or with the consent of a person who may edit it."""
 
     account_id: str = Option(
@@ -75,11 +63,6 @@ class DataManagerConfig(Config):
     account_type: AccountType = Option("GOOGLE_ADS", description="What kind of account that is.")
     login_account_id: str | None = Option(None, pattern=r"^\d{1,20}$", description="A manager account, if by one.")
     login_account_type: AccountType = Option("GOOGLE_ADS", description="What kind of account that is.")
-    service_account: SecretStr | None = Option(None, description="The JSON of a service account's key file.")
-    client_id: str = Option("", description="Of an OAuth client, with client_secret and refresh_token.")
-    client_secret: SecretStr | None = Option(None, description="Of the OAuth client.")
-    refresh_token: SecretStr | None = Option(None, description=f"Of somebody who agreed to {_SCOPE}.")
-    token_url: str = Option("https://oauth2.googleapis.com/token", description="Where a refresh token is taken.")
     ad_user_data: Consent | None = Option(None, description="Do these people agree to ad user data (DMA).")
     ad_personalization: Consent | None = Option(None, description="Do they agree to personalised ads (DMA).")
     customer_match_terms_accepted: bool = Option(False, description="The account accepted Customer Match's terms.")
@@ -88,13 +71,6 @@ class DataManagerConfig(Config):
     validate_only: bool = Option(False, description="Let Google look at uploads and do nothing with them.")
     poll_after: float = Option(1800.0, gt=0, le=86400, description="Seconds until Google is first asked.")
     base_url: str = Option("https://datamanager.googleapis.com", description="Where the API is.")
-
-    @model_validator(mode="after")
-    def _has_one_way_in(self) -> DataManagerConfig:
-        person = (self.client_id, self.client_secret, self.refresh_token)
-        if bool(self.service_account) == any(person) or (any(person) and not all(person)):
-            raise ValueError("give service_account, or client_id with client_secret and refresh_token")
-        return self
 
 
 class _Requested(Shape):
@@ -128,10 +104,6 @@ class _Progress(Shape):
 
 class _Status(Shape):
     destinations: list[_Progress] = Option(alias="requestStatusPerDestination", min_length=1, max_length=1)
-
-
-class _UserList(Shape):
-    id: str = Option(min_length=1, max_length=100)
 
 
 def _object(name: str, title: str, *fields: Field) -> ObjectSpec:
@@ -170,10 +142,7 @@ class DataManager(Connector[DataManagerConfig]):
     @classmethod
     def auth(cls, config: DataManagerConfig) -> httpx.Auth:
         """The service account's, or the person's."""
-        if config.service_account:
-            return ServiceAccount(config.service_account, scope=_SCOPE)
-        secret, refresh = config.client_secret or SecretStr(""), config.refresh_token or SecretStr("")
-        return RefreshToken(config.token_url, config.client_id, secret, refresh)
+        return config.tokens("https://www.googleapis.com/auth/datamanager")
 
     @classmethod
     def account(cls, config: DataManagerConfig) -> str:
@@ -186,17 +155,16 @@ class DataManager(Connector[DataManagerConfig]):
 
     def push(self, batch: Batch) -> Outcome:
         """One request, which becomes a job. Raises `RequestError` with what Google says is wrong."""
-        members = [(c.key, member) for c in batch.changes if (member := _member(batch.object, c))]
-        sent = {key for key, _ in members}
-        empty = tuple(Receipt(c.key, Status.REJECTED, _EMPTY) for c in batch.changes if c.key not in sent)
+        members = {c.key: member for c in batch.changes if (member := _member(batch.object, c))}
+        empty = tuple(every((c for c in batch.changes if c.key not in members), Status.REJECTED, _EMPTY))
         if not members:
             return empty
         remove = batch.changes[0].op is Op.REMOVE
         verb = "remove" if remove else "ingest"
-        body = self._body(batch, [member for _, member in members]) | ({} if remove else self._statements)
-        response = self._send(f"/v1/audienceMembers:{verb}", body, {})
+        body = self._body(batch, list(members.values())) | ({} if remove else self._statements)
+        response = self._post(f"/v1/audienceMembers:{verb}", body, {})
         if self.config.validate_only:
-            return [*empty, *(Receipt(key, Status.DEFERRED, _VALIDATED) for key, _ in members)]
+            return [*empty, *(Receipt(key, Status.DEFERRED, _VALIDATED) for key in members)]
         return Job(read(_Requested, response).id, {"asked": 0}, empty, self.config.poll_after)
 
     def poll(self, job: Job, batch: Batch) -> Outcome:
@@ -210,9 +178,8 @@ class DataManager(Connector[DataManagerConfig]):
             wait = min(self.config.poll_after * 2.0**asked, max(_LONGEST, self.config.poll_after))
             return Job(job.id, {"asked": asked}, job.settled, wait)
         settled = {receipt.key for receipt in job.settled}
-        keys = [change.key for change in batch.changes if change.key not in settled]
-        status, reason = _outcome(found, len(keys))
-        return [Receipt(key, status, reason) for key in keys]
+        rest = [change for change in batch.changes if change.key not in settled]
+        return every(rest, *_outcome(found, len(rest)))
 
     def create_audience(self, object: str, title: str) -> str:
         """Make an empty Customer Match audience; its id. Raises `RequestError`."""
@@ -225,7 +192,7 @@ class DataManager(Connector[DataManagerConfig]):
             app = {"appId": self.config.app_id, "keySpace": self.config.app_platform}
             info = {"uploadKeyTypes": ["MOBILE_ID"], "mobileIdInfo": source | app}
         body: dict[str, Value] = {"displayName": title, "membershipStatus": "OPEN", "ingestedUserListInfo": info}
-        return read(_UserList, self._send(f"/v1/{self._parent}/userLists", body, self._login)).id
+        return read(Made, self._post(f"/v1/{self._parent}/userLists", body, self._login)).id
 
     @property
     def _parent(self) -> str:
@@ -260,11 +227,9 @@ class DataManager(Connector[DataManagerConfig]):
         body |= {"encoding": "HEX"} if batch.object == _MEMBER.name else {}
         return body | ({"validateOnly": True} if config.validate_only else {})
 
-    def _send(self, path: str, body: Value, headers: dict[str, str]) -> httpx.Response:
+    def _post(self, path: str, body: Value, headers: dict[str, str]) -> httpx.Response:
         try:
-            return self.http.post(
-                path, content=dumps(body), headers={"Content-Type": "application/json", **headers}
-            )
+            return self.send("POST", path, body, headers=headers)
         except RequestError as error:
             refusal = error
         raise RequestError(refusal.message, _why(refusal.detail) or refusal.detail)
@@ -272,13 +237,13 @@ class DataManager(Connector[DataManagerConfig]):
 
 def _member(object: str, change: Change) -> Value:
     """A member as Google takes it; None where nothing identifies it."""
-    given = {name: str(v) for name, v in change.identifiers.items() if v not in (None, "")}
+    known = given(change)
     if object == _DEVICE.name:
-        return {"mobileData": {"mobileIds": [given["mobile_id"]]}} if "mobile_id" in given else None
+        return {"mobileData": {"mobileIds": [known["mobile_id"]]}} if "mobile_id" in known else None
     names = {"first_name": "givenName", "last_name": "familyName", "region_code": "regionCode"}
-    address = {key: given[name] for name, key in (names | {"postal_code": "postalCode"}).items() if name in given}
+    address = {key: known[name] for name, key in (names | {"postal_code": "postalCode"}).items() if name in known}
     contacts = (("email", "emailAddress"), ("phone", "phoneNumber"))
-    found: list[Value] = [{key: given[name]} for name, key in contacts if name in given]
+    found: list[Value] = [{key: known[name]} for name, key in contacts if name in known]
     found += [{"address": address}] if len(address) == 4 else []
     return {"userData": {"userIdentifiers": found}} if found else None
 
@@ -295,9 +260,8 @@ def _outcome(found: _Progress, sent: int) -> tuple[Status, str]:
     if found.state == "PARTIAL_SUCCESS":
         return Status.ACCEPTED, f"Google did not take some of {sent:,} records, and does not say which ({reasons})"
     own = bool(failed) and all(f.reason == _OWN_FAULT for f in failed)
-    return (
-        Status.DEFERRED if own else Status.REJECTED
-    ), f"Google took none of the upload ({reasons or 'no reason'})"
+    none = f"Google took none of the upload ({reasons or 'no reason'})"
+    return Status.DEFERRED if own else Status.REJECTED, none
 
 
 def _why(refusal: str) -> str:

@@ -24,60 +24,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
-from pydantic import SecretStr, model_validator
 
 from sync.errors import AuthError, ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import RefreshToken, ServiceAccount, account_of, service_account_email
-from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import (
-    Batch,
-    Delivery,
-    Limits,
-    Member,
-    ObjectSpec,
-    Op,
-    Outcome,
-    Page,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps, text
+from sync.sdk.auth import service_account_email
+from sync.sdk.connector import Connector
+from sync.sdk.google import GoogleConfig
+from sync.sdk.nouns import Batch, Member, Outcome, Page, Status, Value
+from sync.sdk.objects import Delivery, Limits, ObjectSpec, Op, Rate
+from sync.sdk.settled import every
+from sync.sdk.values import dumps, path_part, text
 
 __all__ = ["GoogleSheets", "GoogleSheetsConfig"]
 
-_SCOPE = "https://www.googleapis.com/auth/spreadsheets"
 _PAGE = 10_000  # rows read at a time
 _LONGEST = 50_000  # characters of a cell
 _EXACT = 2**53  # the largest whole number that a cell keeps
 _PEEK = 5  # rows looked at before a tab is overwritten
-_JSON = {"Content-Type": "application/json"}
 
 
-class GoogleSheetsConfig(Config):
+class GoogleSheetsConfig(GoogleConfig):
     """One spreadsheet, written by a service account, or on behalf of somebody who agreed to it."""
 
     spreadsheet_id: str = Option(pattern="^[A-Za-z0-9_-]+$", description="The part of its address after `/d/`.")
-    service_account: SecretStr | None = Option(None, description="The JSON of a service account's key file.")
-    client_id: str = Option("", description="Instead of a service account: an OAuth client ...")
-    client_secret: SecretStr | None = Option(None, description="... its secret ...")
-    refresh_token: SecretStr | None = Option(None, description="... and the refresh token it was given.")
-    token_url: str = Option("https://oauth2.googleapis.com/token", description="Where refresh tokens are taken.")
     base_url: str = Option("https://sheets.googleapis.com", description="Where the API is.")
     max_cells: int = Option(200_000, ge=1, le=5_000_000, description="A larger audience is refused.")
-
-    @model_validator(mode="after")
-    def _one_way_in(self) -> GoogleSheetsConfig:
-        consent = bool(self.client_id and self.client_secret and self.refresh_token)
-        if consent == (self.service_account is not None):
-            raise ValueError("give `service_account`, or else client_id, client_secret and refresh_token")
-        return self
 
 
 class _Grid(Shape):
@@ -95,10 +69,6 @@ class _Sheet(Shape):
     properties: _Properties
 
 
-class _Spreadsheet(Shape):
-    sheets: list[_Sheet]
-
-
 class _Known(Shape):
     id: str = Option(alias="spreadsheetId", min_length=1)
 
@@ -114,10 +84,6 @@ class _Several(_Known):
 
 class _Updated(_Known):
     replies: list[dict[str, Any]]
-
-
-class _Added(Shape):
-    properties: _Properties
 
 
 class GoogleSheets(Connector[GoogleSheetsConfig]):
@@ -139,22 +105,9 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
     }
 
     @classmethod
-    def base_url(cls, config: GoogleSheetsConfig) -> str:
-        """The API's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: GoogleSheetsConfig) -> httpx.Auth:
         """Tokens for the service account, or for whoever gave the refresh token."""
-        if config.service_account is not None:
-            return ServiceAccount(config.service_account, scope=_SCOPE)
-        secret, refresh = config.client_secret or SecretStr(""), config.refresh_token or SecretStr("")
-        return RefreshToken(config.token_url, config.client_id, secret, refresh)
-
-    @classmethod
-    def account(cls, config: GoogleSheetsConfig) -> str:
-        """The user, who owns the quota."""
-        return account_of(config.base_url, config.service_account or config.refresh_token or SecretStr(""))
+        return config.tokens("https://www.googleapis.com/auth/spreadsheets")
 
     def check(self) -> None:
         """Read the spreadsheet's id."""
@@ -166,13 +119,13 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
         tab = self._tab(batch.audience)
         self._refuse_others(tab, columns)
         self._update([*_grown(tab, len(rows), len(columns)), _write(tab, rows)])
-        return [Receipt(change.key, Status.APPLIED) for change in batch.changes]
+        return every(batch.changes, Status.APPLIED)
 
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - there is one object
         """Add a tab; its title."""
         (reply,) = self._update([{"addSheet": {"properties": {"title": title, "gridProperties": _FROZEN}}}])
         added = httpx.Response(200, content=dumps(reply.get("addSheet")))
-        return read(_Added, added).properties.title
+        return read(_Sheet, added).properties.title
 
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - as above
         """Some rows of a tab, by the names in its first row."""
@@ -211,7 +164,7 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
         if not tab.grid.rows:
             return
         look = _range(tab.title, 1, min(_PEEK, tab.grid.rows))
-        found = read(_Values, self.http.get(f"{self._path}/values/{quote(look, safe='')}")).values
+        found = read(_Values, self.http.get(f"{self._path}/values/{path_part(look)}")).values
         names = {text(name) for name in next(iter(found), [])}
         if any(found) and not names & set(columns):
             fix = "name another tab as `audience`, or empty this one"
@@ -225,9 +178,7 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
 
     def _spreadsheet(self, fields: str) -> httpx.Response:
         """Parts of the spreadsheet. Raises `AuthError` or `RequestError`, saying with whom it has to be shared."""
-        response = self.http.get(
-            self._path, params={"fields": fields}, extensions={"expects": frozenset({403, 404})}
-        )
+        response = self.send("GET", self._path, params={"fields": fields}, expects={403, 404})
         if response.status_code in (403, 404):
             key = self.config.service_account
             who = service_account_email(key) if key is not None else "whoever gave the refresh token"
@@ -239,7 +190,7 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
     def _tab(self, audience: str | None) -> _Properties:
         """The tab with this title. Raises `RequestError` where there is none."""
         fields = "sheets.properties(sheetId,title,gridProperties(rowCount,columnCount))"
-        for sheet in read(_Spreadsheet, self._spreadsheet(fields)).sheets:
+        for sheet in read(list[_Sheet], self._spreadsheet(fields), at="sheets"):
             if sheet.properties.title == audience:
                 return sheet.properties
         fix = "give the title of a tab as `audience`, or make one"
@@ -247,8 +198,7 @@ class GoogleSheets(Connector[GoogleSheetsConfig]):
 
     def _update(self, requests: Sequence[Value]) -> list[dict[str, Any]]:
         """One `batchUpdate`; the reply to each part. Raises `ProtocolError` where one is missing."""
-        body = dumps({"requests": list(requests)})
-        done = read(_Updated, self.http.post(f"{self._path}:batchUpdate", content=body, headers=_JSON))
+        done = read(_Updated, self.send("POST", f"{self._path}:batchUpdate", {"requests": list(requests)}))
         if done.id != self.config.spreadsheet_id or len(done.replies) != len(requests):
             raise ProtocolError("the answer of Google Sheets is not one to this update")
         return done.replies

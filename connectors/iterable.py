@@ -33,16 +33,16 @@ from pydantic import SecretStr
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
-from sync.sdk.auth import Header, account_of
+from sync.sdk.auth import Header
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.http import retry_after
 from sync.sdk.nouns import Batch, Change, Field, Limits, Member, ObjectSpec, Op, Page, Rate, Receipt, Status, Value
-from sync.sdk.values import dumps, json_object
+from sync.sdk.settled import every
+from sync.sdk.values import json_object
 
 __all__ = ["Iterable", "IterableConfig"]
 
 _LIMITS = Limits(batch_size=1000, batch_bytes=3_900_000, concurrency=4, rates=(Rate(5, 1.0),))
-_JSON = {"Content-Type": "application/json"}
 _FIELDS = {
     "email": Field("email", required=True, identifier=True, normalise="email"),
     "userId": Field("userId", required=True, identifier=True, normalise="trim"),
@@ -92,14 +92,6 @@ class _Created(Shape):
     id: int = Option(alias="listId", gt=0)
 
 
-class _Lists(Shape):
-    lists: list[dict[str, Any]]
-
-
-class _UserFields(Shape):
-    fields: dict[str, str]
-
-
 def _objects(by: str) -> Mapping[str, ObjectSpec]:
     who = (_FIELDS[by],)
     member = ObjectSpec("list_member", "Member of a static list", frozenset(Op), who, _LIMITS, open_fields=True)
@@ -121,19 +113,9 @@ class Iterable(HttpConnector[IterableConfig]):
         self.objects = _objects(config.identify_by)
 
     @classmethod
-    def base_url(cls, config: IterableConfig) -> str:
-        """The API's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: IterableConfig) -> httpx.Auth:
         """The header `Api-Key`."""
         return Header("Api-Key", config.api_key)
-
-    @classmethod
-    def account(cls, config: IterableConfig) -> str:
-        """The project, which owns the quota."""
-        return account_of(config.base_url, config.api_key)
 
     @classmethod
     def retry_after(cls, response: httpx.Response) -> float | None:
@@ -145,17 +127,18 @@ class Iterable(HttpConnector[IterableConfig]):
 
     def check(self) -> None:
         """Read the project's lists."""
-        read(_Lists, self.http.get("/api/lists"))
+        read(list[dict[str, Any]], self.send("GET", "/api/lists"), at="lists")
 
     def request(self, batch: Batch) -> httpx.Request:
         """The one POST of a batch; raise `RequestError` where the audience is no list's number."""
         users: list[Value] = [self._user(change) for change in batch.changes]
         if batch.object == "user":
-            return self._post("/api/users/bulkUpdate", {"users": users})
+            return self.build("POST", "/api/users/bulkUpdate", {"users": users})
         body: dict[str, Value] = {"listId": _list_id(batch.audience), "subscribers": users}
         if batch.changes[0].op is Op.REMOVE:
-            return self._post("/api/lists/unsubscribe", body)
-        return self._post("/api/lists/subscribe", body | {"updateExistingUsersOnly": not self.config.create_users})
+            return self.build("POST", "/api/lists/unsubscribe", body)
+        body["updateExistingUsersOnly"] = not self.config.create_users
+        return self.build("POST", "/api/lists/subscribe", body)
 
     def receipts(self, batch: Batch, response: httpx.Response) -> Several[Receipt]:
         """Rejected are those whom the answer names; the others are applied where its counts say so."""
@@ -165,20 +148,18 @@ class Iterable(HttpConnector[IterableConfig]):
         named = sum(id in refused for id in ids)
         whole = done.successes + done.failures == len(ids)
         if not whole or named > done.failures:
-            return [
-                Receipt(c.key, Status.UNKNOWN, "Iterable's counts do not fit its lists") for c in batch.changes
-            ]
+            return every(batch.changes, Status.UNKNOWN, "Iterable's counts do not fit its lists")
         rest = "" if named == done.failures else "Iterable does not name everybody whom it refused"
         pairs = zip(batch.changes, ids, strict=True)
         return [_receipt(c, refused.get(id), rest or _dropped(c, done.dropped)) for c, id in pairs]
 
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - only lists are audiences
         """Make a static list; its number."""
-        return str(read(_Created, self.http.send(self._post("/api/lists", {"name": title}))).id)
+        return str(read(_Created, self.send("POST", "/api/lists", {"name": title})).id)
 
     def describe(self, object: str) -> list[Field]:  # noqa: ARG002 - both are users
         """The project's user fields."""
-        found = read(_UserFields, self.http.get("/api/users/getFields")).fields
+        found = read(dict[str, str], self.send("GET", "/api/users/getFields"), at="fields")
         own = {name for name in found if not name.startswith("itblInternal")} - {self.config.identify_by}
         return [_FIELDS[self.config.identify_by], *(Field(n, _TYPES.get(found[n], "string")) for n in sorted(own))]
 
@@ -186,15 +167,12 @@ class Iterable(HttpConnector[IterableConfig]):
         """Everybody on a list. Raises `ProtocolError` where the text has something else than identifiers."""
         by = self.config.identify_by
         params: dict[str, str | int] = {"listId": _list_id(audience), "preferUserId": str(by == "userId").lower()}
-        response = self.http.get("/api/lists/getUsers", params=params)
+        response = self.send("GET", "/api/lists/getUsers", params=params)
         lines = response.text.splitlines()
         plain = response.headers.get("content-type", "").startswith("text/plain")
         if not plain or not all(map(_SHAPES[by].fullmatch, lines)):
             raise ProtocolError("Iterable's answer is not a list of users, one a line", response.text)
         return Page([Member({by: line}) for line in lines])
-
-    def _post(self, path: str, body: Value) -> httpx.Request:
-        return self.http.build_request("POST", path, content=dumps(body), headers=_JSON)
 
     def _id(self, change: Change) -> str:
         return str(change.identifiers[self.config.identify_by])

@@ -31,32 +31,19 @@ import hashlib
 import hmac
 from collections.abc import Generator, Iterable
 from typing import Any, Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
 from pydantic import SecretStr
 
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
-from sync.sdk.answer import Shape, read
+from sync.sdk.answer import Made, Shape, read
 from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import retry_after
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Limits,
-    ObjectSpec,
-    Op,
-    Order,
-    Outcome,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps, json_object
+from sync.sdk.nouns import Batch, Outcome, Receipt, Status, Value
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order, Rate
+from sync.sdk.values import given, json_object, path_part
 
 __all__ = ["Meta", "MetaConfig"]
 
@@ -119,19 +106,13 @@ class _Counts(Shape):
     invalid: int = Option(alias="num_invalid_entries", ge=0, strict=True)
 
 
-class _Made(Shape):
-    id: str = Option(min_length=1, max_length=100)
-
-
 _USER = ObjectSpec(
     name="audience_user",
     title="Person of a custom audience",
     ops=frozenset({Op.ADD, Op.REMOVE}),
     fields=tuple(
-        Field(
-            name, identifier=True, normalise=normalise, hash=None if name in _PLAIN else "sha256", description=key
-        )
-        for name, (key, normalise) in _KEYS.items()
+        Field(n, identifier=True, normalise=how, hash=None if n in _PLAIN else "sha256", description=key)
+        for n, (key, how) in _KEYS.items()
     ),
     limits=Limits(batch_size=10_000, rates=(Rate(5_000, 3600.0),)),
     # Removals go first: where one of a person's values changed, both rows are the same account.
@@ -171,34 +152,29 @@ class Meta(Connector[MetaConfig]):
 
     def push(self, batch: Batch) -> Outcome:
         """One request for those who have a value. Raises `RequestError` where Meta calls entries invalid."""
-        rows = {change.key: row for change in batch.changes if any(row := _row(change))}
+        rows = {change.key: row for change in batch.changes if (row := given(change))}
         empty = [Receipt(c.key, Status.REJECTED, _EMPTY) for c in batch.changes if c.key not in rows]
         if not rows:
             return empty
-        used = [n for n, column in enumerate(zip(*rows.values(), strict=True)) if any(column)]
-        schema = [key for key, _ in _KEYS.values()]
-        data = [[row[n] for n in used] for row in rows.values()]
-        body = {"payload": {"schema": [schema[n] for n in used], "data": data}}
+        used = [name for name in _KEYS if any(name in row for row in rows.values())]
+        data = [[row.get(name, "") for name in used] for row in rows.values()]  # empty where there is none
+        body = {"payload": {"schema": [_KEYS[name][0] for name in used], "data": data}}
         method = "DELETE" if batch.changes[0].op is Op.REMOVE else "POST"
-        self._judge(self._send(method, self._users(batch.audience), body), batch.audience, len(data))
+        self._judge(self._change(method, batch.audience, body), batch.audience, len(data))
         return empty + [Receipt(key, Status.ACCEPTED) for key in rows]
 
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - there is one object
         """Make an empty customer file audience; its id."""
         body = {"name": title, "subtype": "CUSTOM", "customer_file_source": self.config.source}
-        return read(_Made, self._send("POST", f"{self._account}/customaudiences", body)).id
+        return read(Made, self.send("POST", f"{self._account}/customaudiences", body)).id
 
     @property
     def _account(self) -> str:
         return f"/{self.config.version}/act_{self.config.ad_account_id}"
 
-    def _users(self, audience: str | None) -> str:
-        return f"/{self.config.version}/{quote(audience or '', safe='')}/users"
-
-    def _send(self, method: str, path: str, body: Value) -> httpx.Response:
-        headers = {"Content-Type": "application/json"}
+    def _change(self, method: str, audience: str | None, body: Value) -> httpx.Response:
         try:
-            return self.http.request(method, path, content=dumps(body), headers=headers)
+            return self.send(method, f"/{self.config.version}/{path_part(audience)}/users", body)
         except RequestError as error:
             if _codes(error.detail.encode())[1] != _FLAGGED:
                 raise
@@ -213,11 +189,6 @@ class Meta(Connector[MetaConfig]):
             raise ProtocolError("Meta's counts do not fit what was sent", response.text)
         if counts.invalid:
             raise RequestError(f"Meta calls {counts.invalid:,} of {sent:,} entries invalid, and not which")
-
-
-def _row(change: Change) -> list[str]:
-    """The values in the order of the schema; an empty text where there is none."""
-    return ["" if (v := change.identifiers.get(name)) is None else str(v) for name in _KEYS]
 
 
 def _codes(refusal: bytes) -> tuple[int, int]:

@@ -35,20 +35,8 @@ from sync.errors import AuthError, RequestError, Unavailable
 from sync.sdk import postgres_table as sql
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import turn
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Limits,
-    Member,
-    ObjectSpec,
-    Op,
-    Order,
-    Outcome,
-    Page,
-    Receipt,
-    Status,
-)
+from sync.sdk.nouns import Batch, Change, Member, Outcome, Page, Receipt, Status
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order
 from sync.sdk.postgres import quoted, transacted
 
 if TYPE_CHECKING:
@@ -57,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["PostgresTable", "PostgresTableConfig"]
 
 T = TypeVar("T")
+_Keys = list[str]
+_Columns = dict[str, sql.Column]
 
 _PAGE = 5_000
 _NO_KEY = "give the table a primary key, or a unique index, of exactly the mapping's identifiers"
@@ -92,16 +82,10 @@ class PostgresTableConfig(Config):
         return self
 
 
-def _spec(limits: Limits) -> ObjectSpec:
-    # Removals go first: to a case-blind key column an address that changed its case is the same row.
-    return ObjectSpec(
-        name="row",
-        title="Row of a table",
-        ops=frozenset(Op),
-        limits=limits,
-        order=Order.REMOVALS_FIRST,
-        open_fields=True,
-    )
+def _objects(size: int, concurrency: int) -> Mapping[str, ObjectSpec]:
+    limits = Limits(batch_size=size, concurrency=concurrency)
+    first = Order.REMOVALS_FIRST  # to a case-blind key column an address that changed its case is the same row
+    return {"row": ObjectSpec("row", "Row of a table", frozenset(Op), (), limits, order=first, open_fields=True)}
 
 
 class PostgresTable(Connector[PostgresTableConfig]):
@@ -111,11 +95,11 @@ class PostgresTable(Connector[PostgresTableConfig]):
     title = "PostgreSQL table"
     docs = __doc__ or ""
     config_model = PostgresTableConfig
-    objects: Mapping[str, ObjectSpec] = {"row": _spec(Limits(batch_size=5_000))}
+    objects = _objects(5_000, 1)
 
     def __init__(self, config: PostgresTableConfig, http: httpx.Client) -> None:
         super().__init__(config, http)
-        self.objects = {"row": _spec(Limits(batch_size=config.batch_size, concurrency=config.concurrency))}
+        self.objects = _objects(config.batch_size, config.concurrency)
 
     @classmethod
     def account(cls, config: PostgresTableConfig) -> str:
@@ -181,9 +165,7 @@ class PostgresTable(Connector[PostgresTableConfig]):
     def _table(self, audience: str | None) -> str:
         return quoted(self.config.namespace, audience or "")
 
-    def _written(
-        self, cursor: Cursor, batch: Batch, changes: Sequence[Change], keys: list[str]
-    ) -> dict[str, Receipt]:
+    def _written(self, cursor: Cursor, batch: Batch, changes: Sequence[Change], keys: _Keys) -> dict[str, Receipt]:
         """Write them; the receipts of those that the table did not take as they are."""
         columns = self._columns(cursor, batch, changes, keys)
         table, strays = self._table(batch.audience), dict[str, Receipt]()
@@ -197,19 +179,13 @@ class PostgresTable(Connector[PostgresTableConfig]):
             strays |= {key: Receipt(key, status, why) for key, (status, why) in left.items()}
         return strays
 
-    def _columns(
-        self, cursor: Cursor, batch: Batch, changes: Sequence[Change], keys: list[str]
-    ) -> dict[str, sql.Column]:
+    def _columns(self, cursor: Cursor, batch: Batch, changes: Sequence[Change], keys: _Keys) -> _Columns:
         """The table's columns, made where they are missing and may be. Raises where they are not."""
         table = self._table(batch.audience)
         wanted = dict.fromkeys([*keys, *(name for change in changes for name in change.fields)])
         columns = sql.columns_of(cursor, table)
         if wanted.keys() - columns and self.config.create:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('headgate'), hashtext(%s))", [table])
-            columns = sql.columns_of(cursor, table)  # another transaction may have made them meanwhile
-            if missing := [name for name in wanted if name not in columns]:
-                sql.make(cursor, table, missing, [] if columns else keys, batch.types)
-            return sql.columns_of(cursor, table)
+            return sql.make(cursor, table, wanted, keys, batch.types)
         if not columns:
             fix = "make the table, or set `create = true`"
             raise Unavailable(f"there is no table {table}", applied=False, fix=fix)

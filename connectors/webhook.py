@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,11 +39,13 @@ import httpx
 from pydantic import Field as Option
 from pydantic import SecretStr, field_validator, model_validator
 
-from sync.errors import AuthError, ProtocolError, RequestError
+from sync.errors import ProtocolError, RequestError
 from sync.sdk.auth import Chain, Header, HmacSignature, header_value
+from sync.sdk.certificates import certificates
 from sync.sdk.connector import Config, HttpConnector
 from sync.sdk.nouns import Batch, Limits, ObjectSpec, Op, Receipt, Status
-from sync.sdk.values import dumps, json_object
+from sync.sdk.settled import every
+from sync.sdk.values import json_object
 
 __all__ = ["Webhook", "WebhookConfig"]
 
@@ -97,15 +99,9 @@ class WebhookConfig(Config):
         return self
 
 
-def _record_object(limits: Limits) -> ObjectSpec:
-    return ObjectSpec(
-        name="record",
-        title="Record",
-        ops=frozenset(Op),
-        limits=limits,
-        audience=False,
-        open_fields=True,
-    )
+def _objects(size: int, concurrency: int) -> Mapping[str, ObjectSpec]:
+    limits = Limits(batch_size=size, concurrency=concurrency)
+    return {"record": ObjectSpec("record", "Record", frozenset(Op), (), limits, audience=False, open_fields=True)}
 
 
 class Webhook(HttpConnector[WebhookConfig]):
@@ -115,14 +111,13 @@ class Webhook(HttpConnector[WebhookConfig]):
     title = "Webhook"
     docs = __doc__ or ""
     config_model = WebhookConfig
-    objects = {"record": _record_object(Limits(batch_size=100, concurrency=4))}  # noqa: RUF012
+    objects = _objects(100, 4)
     expects: ClassVar[frozenset[int]] = frozenset({422})
     plain_success: ClassVar[frozenset[str]] = frozenset({"empty", "{}"})
 
     def __init__(self, config: WebhookConfig, http: httpx.Client) -> None:
         super().__init__(config, http)
-        limits = Limits(batch_size=config.batch_size, concurrency=config.concurrency)
-        self.objects = {"record": _record_object(limits)}
+        self.objects = _objects(config.batch_size, config.concurrency)
 
     @classmethod
     def base_url(cls, config: WebhookConfig) -> str:
@@ -146,28 +141,11 @@ class Webhook(HttpConnector[WebhookConfig]):
     @classmethod
     def tls(cls, config: WebhookConfig) -> ssl.SSLContext | None:
         """The certificates of the configuration, where there are any."""
-        if config.ca_cert is None and config.client_cert is None:
-            return None
-        password = config.client_key_password.get_secret_value() if config.client_key_password else ""
-        failure = ""
-        try:
-            context = ssl.create_default_context(cafile=config.ca_cert) if config.ca_cert else _usual()
-            if config.client_cert is not None:
-                context.load_cert_chain(config.client_cert, config.client_key, password)
-        except (OSError, ValueError) as error:  # a wrong password, too, is an OSError
-            failure = getattr(error, "reason", None) or getattr(error, "strerror", None) or "unreadable"
-        else:
-            return context
-        raise AuthError(
-            f"the webhook's certificates cannot be read: {failure}",
-            fix="`ca_cert`, `client_cert` and `client_key` are PEM files; `client_key_password` opens the key.",
-        )
+        return certificates(config.ca_cert, config.client_cert, config.client_key, config.client_key_password)
 
     def check(self) -> None:
         """HEAD: any answer but 401 and 403 proves that somebody is there; no records are posted."""
-        self.http.request(
-            "HEAD", self.config.url, headers=self.config.headers, extensions={"expects": _ANY_ANSWER}
-        )
+        self.send("HEAD", self.config.url, headers=self.config.headers, expects=_ANY_ANSWER)
 
     def request(self, batch: Batch) -> httpx.Request:
         """The POST with the batch's records."""
@@ -178,20 +156,18 @@ class Webhook(HttpConnector[WebhookConfig]):
             "records": [{**change.fields, **change.identifiers} for change in batch.changes],
         }
         headers = {**self.config.headers, "Content-Type": "application/json", "Idempotency-Key": batch.id}
-        return self.http.build_request("POST", self.config.url, content=dumps(body), headers=headers)
+        return self.build("POST", self.config.url, body, headers=headers)
 
     def receipts(self, batch: Batch, response: httpx.Response) -> Iterable[Receipt]:
         """One receipt a record, as the table above says. Raises `RequestError` and `ProtocolError`."""
         errors = _errors(response)
         if errors is None or errors == []:
-            return _all(batch, Status.APPLIED)
+            return every(batch.changes, Status.APPLIED)
         if not _aligned(errors, batch, response):
-            return _all(batch, Status.UNKNOWN, "the answer's list of errors does not fit the records sent")
+            return every(
+                batch.changes, Status.UNKNOWN, "the answer's list of errors does not fit the records sent"
+            )
         return [_receipt(change.key, error) for change, error in zip(batch.changes, errors, strict=True)]
-
-
-def _usual() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
 
 
 def _errors(response: httpx.Response) -> Any:
@@ -202,7 +178,7 @@ def _errors(response: httpx.Response) -> Any:
         if status == 422:
             raise RequestError("the webhook refused the batch with 422", response.text)
         raise ProtocolError(
-            f"the webhook answered {status} with something that is not a JSON object", response.text
+            f"the webhook answered {status} with something other than a JSON object", response.text
         )
     errors = answer.get("errors")
     if status == 422 and not (isinstance(errors, list) and errors):
@@ -231,7 +207,3 @@ def _receipt(key: str, error: Any) -> Receipt:
 
 def _cut(reason: Any) -> str:
     return reason[:500] if isinstance(reason, str) and reason.strip() else "the webhook gave no reason"
-
-
-def _all(batch: Batch, status: Status, reason: str = "") -> list[Receipt]:
-    return [Receipt(change.key, status, reason) for change in batch.changes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,15 +95,21 @@ def tables_of(cursor: Cursor, schema: str) -> list[str]:
 
 
 def make(
-    cursor: Cursor, table: str, missing: Sequence[str], keys: Sequence[str], types: Mapping[str, str]
-) -> None:
-    """Make a table of these columns with `keys` as its primary key, or without `keys` add them to it."""
-    columns = [f"{quoted(name)} {_type(types.get(name, ''))}" for name in missing]
-    if keys:
-        columns.append(f"PRIMARY KEY ({_list(keys)})")
-        cursor.execute(f"CREATE TABLE {table} ({', '.join(columns)})".encode())
-    else:
-        cursor.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {one}' for one in columns)}".encode())
+    cursor: Cursor, table: str, wanted: Iterable[str], keys: Sequence[str], types: Mapping[str, str]
+) -> dict[str, Column]:
+    """Make what is missing of the columns `wanted`: a table with `keys` as its primary key, or more columns of it.
+
+    Returns the columns that the table then has. One transaction at a time makes anything of a table.
+    """
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtext('headgate'), hashtext(%s))", [table])
+    known = columns_of(cursor, table)  # another transaction may have made them meanwhile
+    missing = [f"{quoted(name)} {_type(types.get(name, ''))}" for name in wanted if name not in known]
+    if not known:
+        columns = ", ".join([*missing, f"PRIMARY KEY ({_list(keys)})"])
+        cursor.execute(f"CREATE TABLE {table} ({columns})".encode())
+    elif missing:
+        cursor.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {one}' for one in missing)}".encode())
+    return columns_of(cursor, table)
 
 
 def _type(warehouse: str) -> str:
