@@ -27,7 +27,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
@@ -37,23 +36,9 @@ from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
 from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Limits,
-    Member,
-    ObjectSpec,
-    Op,
-    Order,
-    Outcome,
-    Page,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps, text
+from sync.sdk.nouns import Batch, Change, Member, Outcome, Page, Receipt, Status, Value
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order, Rate
+from sync.sdk.values import path_part, text
 
 __all__ = ["Attio", "AttioConfig"]
 
@@ -105,25 +90,9 @@ class _Record(Shape):
         return {text(one[n]).lower() for one in found for n in (name, f"original_{name}") if one.get(n)}
 
 
-class _Asserted(Shape):
-    data: _Record
-
-
-class _Records(Shape):
-    data: list[_Record]
-
-
 class _Entry(Shape):
     id: _Id
     parent: str = Option(alias="parent_record_id", pattern=f"^{_UUID}$")
-
-
-class _AssertedEntry(Shape):
-    data: _Entry
-
-
-class _Entries(Shape):
-    data: list[_Entry]
 
 
 class _Place(Shape):
@@ -132,20 +101,8 @@ class _Place(Shape):
     entry: str = Option(alias="entry_id", pattern=f"^{_UUID}$")
 
 
-class _Places(Shape):
-    data: list[_Place]
-
-
-class _Lists(Shape):
-    data: list[dict[str, Any]]
-
-
 class _Made(Shape):
     id: _Id
-
-
-class _MadeList(Shape):
-    data: _Made
 
 
 class _Attribute(Shape):
@@ -156,10 +113,6 @@ class _Attribute(Shape):
     required: bool = Option(False, alias="is_required")
     unique: bool = Option(False, alias="is_unique")
     archived: bool = Option(False, alias="is_archived")
-
-
-class _Attributes(Shape):
-    data: list[_Attribute]
 
 
 class _Refusal(Shape):
@@ -193,9 +146,7 @@ class Attio(Connector[AttioConfig]):
     docs = __doc__ or ""
     config_model = AttioConfig
     objects = _objects("people")
-    plain_success: ClassVar[frozenset[str]] = frozenset(
-        {"{}"}
-    )  # of a deletion (spec); elsewhere it is not believed
+    plain_success: ClassVar[frozenset[str]] = frozenset({"{}"})  # of a deletion (spec); not believed elsewhere
 
     def __init__(self, config: AttioConfig, http: httpx.Client) -> None:
         super().__init__(config, http)
@@ -208,7 +159,7 @@ class Attio(Connector[AttioConfig]):
 
     def check(self) -> None:
         """Read the lists there are."""
-        read(_Lists, self.http.get("/v2/lists"))
+        read(list[dict[str, Any]], self.send("GET", "/v2/lists"), at="data")
 
     def push(self, batch: Batch) -> Outcome:
         """Send the batch, a record at a time. Raises `RequestError` where the list does not exist."""
@@ -217,7 +168,7 @@ class Attio(Connector[AttioConfig]):
         ids, settled = self._find(batch.changes)
         move = {Op.REMOVE: self._remove}
         return [
-            settled.get(c.key) or move.get(c.op, self._enter)(_list(batch.audience), c, ids[c.key])
+            settled.get(c.key) or move.get(c.op, self._enter)(path_part(batch.audience), c, ids[c.key])
             for c in batch.changes
         ]
 
@@ -226,13 +177,14 @@ class Attio(Connector[AttioConfig]):
         slug = re.sub(r"[^a-z0-9]+", "_", title.lower()).strip("_") or "list"
         access = {"workspace_access": "full-access", "workspace_member_access": []}
         made = {"name": title, "api_slug": slug, "parent_object": self.config.list_of, **access}
-        return read(_MadeList, self._send("POST", "/v2/lists", {"data": made})).data.id.list_id
+        return read(_Made, self.send("POST", "/v2/lists", {"data": made}), at="data").id.list_id
 
     def describe(self, object: str) -> Iterable[Field]:
         """The attributes of people and companies that may be written; those of an entry are its list's own."""
         if object == "list_entry":
             return self.objects[object].fields
-        found = read(_Attributes, self.http.get(f"/v2/objects/{_SLUGS[object]}/attributes")).data
+        response = self.send("GET", f"/v2/objects/{_SLUGS[object]}/attributes")
+        found = read(list[_Attribute], response, at="data")
         return [
             Field(a.slug, _TYPES.get(a.type, "string"), a.required, identifier=a.unique, description=a.title)
             for a in found
@@ -242,15 +194,15 @@ class Attio(Connector[AttioConfig]):
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:  # noqa: ARG002 - as above
         """A page of a list's people or companies."""
         offset = int(after or 0)
-        path = f"/v2/lists/{_list(audience)}/entries/query"
-        found = read(_Entries, self._send("POST", path, {"limit": _PAGE, "offset": offset})).data
+        path = f"/v2/lists/{path_part(audience)}/entries/query"
+        found = read(list[_Entry], self.send("POST", path, {"limit": _PAGE, "offset": offset}), at="data")
         parents = dict.fromkeys(entry.parent for entry in found)
         return Page([self._member(id) for id in parents], str(offset + _PAGE) if len(found) >= _PAGE else None)
 
     def _member(self, id: str) -> Member:
         field, name = _KINDS[self.config.list_of]
-        response = self.http.get(f"{self._records}/{id}", extensions={"expects": frozenset({404})})
-        values = [] if _is_gone(response) else read(_Asserted, response).data.values.get(field.name, [])
+        response = self.send("GET", f"{self._records}/{id}", expects={404})
+        values = [] if _is_gone(response) else read(_Record, response, at="data").values.get(field.name, [])
         return Member({field.name: text(values[0].get(name))} if values else {}, id)
 
     @property
@@ -264,10 +216,10 @@ class Attio(Connector[AttioConfig]):
         value = text(change.identifiers[field.name])
         values = {**_values(change.fields), field.name: [value]}
         path = f"/v2/objects/{kind}/records?matching_attribute={field.name}"
-        response = self._send("PUT", path, {"data": {"values": values}}, expects={400})
+        response = self.send("PUT", path, {"data": {"values": values}}, expects={400})
         if response.status_code == 400:
             return _refused(change, response)
-        record = read(_Asserted, response).data
+        record = read(_Record, response, at="data")
         known, sent = record.has(kind), value.lower()
         ours = sent in known or (kind == "companies" and any(one in sent for one in known))
         if not record.id.record or not ours:
@@ -287,7 +239,7 @@ class Attio(Connector[AttioConfig]):
         if asked := sorted(set(wanted.values())):
             either = [{field.name: {name: {"$eq": value}}} for value in asked]
             body = {"filter": {"$or": either}, "limit": 500, "offset": 0}
-            records = read(_Records, self._send("POST", f"{self._records}/query", body)).data
+            records = read(list[_Record], self.send("POST", f"{self._records}/query", body), at="data")
             for record in records:
                 known = record.has(self.config.list_of) & set(asked)
                 if not known or not record.id.record or any(record.id.record in found.get(v, ()) for v in known):
@@ -302,13 +254,13 @@ class Attio(Connector[AttioConfig]):
     def _enter(self, list: str, change: Change, record: str) -> Receipt:
         entry = {"parent_record_id": record, "parent_object": self.config.list_of}
         body = {"data": {**entry, "entry_values": _values(change.fields)}}
-        response = self._send("PUT", f"/v2/lists/{list}/entries", body, expects={400, 404})
+        response = self.send("PUT", f"/v2/lists/{list}/entries", body, expects={400, 404})
         if response.status_code == 404:
             raise _no_list(list, response)
         if response.status_code == 400:
             several = _refusal(response).code == "multiple_match_results" and not change.fields
             return Receipt(change.key, Status.APPLIED, remote_id=record) if several else _refused(change, response)
-        made = read(_AssertedEntry, response).data
+        made = read(_Entry, response, at="data")
         if made.parent != record or not made.id.entry:
             return Receipt(change.key, Status.UNKNOWN, "Attio's answer is about another record", remote_id=record)
         return Receipt(change.key, Status.APPLIED, remote_id=record)
@@ -316,9 +268,9 @@ class Attio(Connector[AttioConfig]):
     def _remove(self, list: str, change: Change, record: str) -> Receipt:
         """Delete every entry the record has in the list; one that is gone already is as it should be."""
         for place in self._places(record):
-            if list in (quote(place.list_id, safe=""), quote(place.slug, safe="")):
+            if list in (path_part(place.list_id), path_part(place.slug)):
                 path = f"/v2/lists/{list}/entries/{place.entry}"
-                response = self.http.delete(path, extensions={"expects": frozenset({400, 404})})
+                response = self.send("DELETE", path, expects={400, 404})
                 if response.status_code == 400:
                     return _refused(change, response)
                 if not _is_gone(response) and response.content.strip() != b"{}":
@@ -330,21 +282,12 @@ class Attio(Connector[AttioConfig]):
         places: list[_Place] = []
         for offset in range(0, 100 * _ENTRIES, _ENTRIES):
             url = f"{self._records}/{record}/entries?limit={_ENTRIES}&offset={offset}"
-            response = self.http.get(url, extensions={"expects": frozenset({404})})
-            page = [] if _is_gone(response) else read(_Places, response).data
+            response = self.send("GET", url, expects={404})
+            page = [] if _is_gone(response) else read(list[_Place], response, at="data")
             places += page
             if len(page) < _ENTRIES:
                 break
         return places
-
-    def _send(self, method: str, path: str, body: Value, expects: Iterable[int] = ()) -> httpx.Response:
-        headers = {"Content-Type": "application/json"}
-        extensions = {"expects": frozenset(expects)}
-        return self.http.request(method, path, content=dumps(body), headers=headers, extensions=extensions)
-
-
-def _list(audience: str | None) -> str:
-    return quote(audience or "", safe="")
 
 
 def _no_list(list: str, response: httpx.Response) -> RequestError:

@@ -117,16 +117,9 @@ def _objects(by: str, size: int) -> Mapping[str, ObjectSpec]:
     set_status = Limits(batch_size=50, concurrency=4, rates=(Rate(5000, 60.0),))
     title = "Membership, as a boolean attribute"
     member = ObjectSpec("membership", title, frozenset(Op), (who,), track, open_fields=True)
-    user = replace(
-        member,
-        name="user",
-        title="User",
-        ops=frozenset({Op.ADD, Op.UPDATE}),
-        fields=(who, *profile),
-        limits=replace(track, mixed_ops=True),
-        audience=False,
-    )
-    both, leaving = frozenset({Op.ADD, Op.REMOVE}), frozenset({Op.REMOVE})
+    both, leaving, upserts = frozenset({Op.ADD, Op.REMOVE}), frozenset({Op.REMOVE}), frozenset({Op.ADD, Op.UPDATE})
+    mixed = replace(track, mixed_ops=True)
+    user = ObjectSpec("user", "User", upserts, (who, *profile), mixed, audience=False, open_fields=True)
     group = ObjectSpec("subscription_group", "Subscription group", both, (who,), set_status, irreversible=leaving)
     return {one.name: one for one in (user, member, group)}
 
@@ -175,7 +168,12 @@ class Braze(HttpConnector[BrazeConfig]):
         sent = len(batch.changes)
         if not refused.keys() <= set(range(sent)) or done.queued + len(refused) != sent:
             raise ProtocolError("Braze's answer does not account for every user it was sent", response.text)
-        return [_receipt(change, refused.get(index)) for index, change in enumerate(batch.changes)]
+        return [
+            Receipt(change.key, Status.REJECTED, refused[index])
+            if index in refused
+            else Receipt(change.key, Status.ACCEPTED, _QUEUED)
+            for index, change in enumerate(batch.changes)
+        ]
 
     def describe(self, object: str) -> list[Field]:
         """The profile's fields and the workspace's custom attributes; none for a subscription group."""
@@ -217,8 +215,8 @@ class Braze(HttpConnector[BrazeConfig]):
         leaving = change.op is Op.REMOVE
         member = {} if flag is None else {flag: not leaving}
         only_known = leaving or not self.config.create_users
-        who = (str(self.config.identify_by), self._who(change))
-        return {**change.fields, **member, "_update_existing_only": only_known, **dict([who])}
+        who = {str(self.config.identify_by): self._who(change)}
+        return {**change.fields, **member, "_update_existing_only": only_known, **who}
 
 
 def _attribute(audience: str | None) -> str:
@@ -228,9 +226,3 @@ def _attribute(audience: str | None) -> str:
         fix = "give the name of a boolean custom attribute as `audience`; it is made when it is first written"
         raise RequestError("the audience cannot be the name of a Braze custom attribute", fix=fix)
     return name
-
-
-def _receipt(change: Change, refused: str | None) -> Receipt:
-    if refused is None:
-        return Receipt(change.key, Status.ACCEPTED, _QUEUED)
-    return Receipt(change.key, Status.REJECTED, refused)

@@ -160,16 +160,8 @@ class FileConfig(Config):
 
 
 def _spec(delivery: Delivery, rows: int) -> ObjectSpec:
-    snapshot = delivery is Delivery.SNAPSHOT
-    return ObjectSpec(
-        name="row",
-        title="File row",
-        ops=frozenset(Op),
-        limits=Limits(batch_size=None if snapshot else rows, mixed_ops=True),
-        delivery=delivery,
-        audience=False,
-        open_fields=True,
-    )
+    limits = Limits(batch_size=None if delivery is Delivery.SNAPSHOT else rows, mixed_ops=True)
+    return ObjectSpec("row", "File row", frozenset(Op), (), limits, delivery, audience=False, open_fields=True)
 
 
 class File(Connector[FileConfig]):

@@ -207,11 +207,10 @@ class DataManager(Connector[DataManagerConfig]):
     @property
     def _statements(self) -> dict[str, Value]:
         """What the configuration says of all these people: consent, and the terms."""
-        given = {"adUserData": self.config.ad_user_data, "adPersonalization": self.config.ad_personalization}
-        consent = {name: f"CONSENT_{value.upper()}" for name, value in given.items() if value}
-        terms = (
-            {"customerMatchTermsOfServiceStatus": "ACCEPTED"} if self.config.customer_match_terms_accepted else {}
-        )
+        asked = {"adUserData": self.config.ad_user_data, "adPersonalization": self.config.ad_personalization}
+        consent = {name: f"CONSENT_{value.upper()}" for name, value in asked.items() if value}
+        accepted = self.config.customer_match_terms_accepted
+        terms = {"customerMatchTermsOfServiceStatus": "ACCEPTED"} if accepted else {}
         return {k: v for k, v in {"consent": consent, "termsOfService": terms}.items() if v}
 
     def _body(self, batch: Batch, members: Sequence[Value]) -> dict[str, Value]:

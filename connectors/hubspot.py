@@ -33,7 +33,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import AliasPath, SecretStr
@@ -43,23 +42,10 @@ from sync.errors import RequestError
 from sync.sdk.answer import Shape, read
 from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Limits,
-    Member,
-    ObjectSpec,
-    Op,
-    Order,
-    Page,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
+from sync.sdk.nouns import Batch, Change, Member, Page, Receipt, Status, Value
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order, Rate
 from sync.sdk.settled import Settled
-from sync.sdk.values import dumps, text
+from sync.sdk.values import path_part, text
 
 __all__ = ["HubSpot", "HubSpotConfig"]
 
@@ -170,10 +156,9 @@ def _objects(rate: str) -> Mapping[str, ObjectSpec]:
     upserts = frozenset({Op.ADD, Op.UPDATE})
     # Removals go first: where a person's address changed, the old and the new one are the same contact.
     first = Order.REMOVALS_FIRST
-    member = ObjectSpec(
-        "list_member", "List member", frozenset(Op), (_EMAIL,), limits, order=first, open_fields=True
-    )
-    contact = ObjectSpec("contact", "Contact", upserts, (_EMAIL,), mixed, audience=False, open_fields=True)
+    who = (_EMAIL,)
+    member = ObjectSpec("list_member", "List member", frozenset(Op), who, limits, order=first, open_fields=True)
+    contact = ObjectSpec("contact", "Contact", upserts, who, mixed, audience=False, open_fields=True)
     return {"list_member": member, "contact": contact}
 
 
@@ -212,7 +197,7 @@ class HubSpot(Connector[HubSpotConfig]):
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - only lists are audiences
         """Make a list of contacts that only we fill; the id it got."""
         body = {"name": title, "objectTypeId": _CONTACT_TYPE, "processingType": "MANUAL"}
-        return read(_Created, self._send("POST", _LISTS, body)).list_id
+        return read(_Created, self.send("POST", _LISTS, body)).list_id
 
     def describe(self, object: str) -> Iterable[Field]:  # noqa: ARG002 - both are contacts
         """The properties of contacts that can be written."""
@@ -239,7 +224,7 @@ class HubSpot(Connector[HubSpotConfig]):
 
     def _upsert(self, changes: Sequence[Change], settled: Settled) -> None:
         inputs = [{**_input(c), "id": str(c.identifiers["email"]), "idProperty": "email"} for c in changes]
-        answer = read(_Records, self._send("POST", f"{_CONTACTS}/batch/upsert", {"inputs": inputs}))
+        answer = read(_Records, self.send("POST", f"{_CONTACTS}/batch/upsert", {"inputs": inputs}))
         _settle(answer, {str(c.identifiers["email"]).lower(): c.key for c in changes}, settled)
 
     def _contacts(self, ids: Sequence[str], **by: Value) -> _Records:
@@ -249,7 +234,7 @@ class HubSpot(Connector[HubSpotConfig]):
             "properties": ["email", "hs_additional_emails"],
             "propertiesWithHistory": [],
         }
-        return read(_Records, self._send("POST", f"{_CONTACTS}/batch/read", {**body, **by}))
+        return read(_Records, self.send("POST", f"{_CONTACTS}/batch/read", {**body, **by}))
 
     # -- list members
 
@@ -288,7 +273,7 @@ class HubSpot(Connector[HubSpotConfig]):
         if not changes:
             return
         inputs = [{**_input(c), "id": ids[c.key]} for c in changes]
-        answer = read(_Records, self._send("POST", f"{_CONTACTS}/batch/update", {"inputs": inputs}))
+        answer = read(_Records, self.send("POST", f"{_CONTACTS}/batch/update", {"inputs": inputs}))
         written = Settled("HubSpot")
         _settle(answer, {ids[c.key]: c.key for c in changes}, written)
         for receipt in written.receipts(changes, besides={Status.APPLIED}):
@@ -300,7 +285,7 @@ class HubSpot(Connector[HubSpotConfig]):
             "recordIdsToAdd": list(dict.fromkeys(ids[c.key] for c in changes if c.op is not Op.REMOVE)),
             "recordIdsToRemove": list(dict.fromkeys(ids[c.key] for c in changes if c.op is Op.REMOVE)),
         }
-        response = self._send("PUT", f"{_list(audience)}/memberships/add-and-remove", body, expects={404})
+        response = self.send("PUT", f"{_list(audience)}/memberships/add-and-remove", body, expects={404})
         if response.status_code == 404:
             fix = "give the id of a list with processing type MANUAL or SNAPSHOT as `audience`"
             raise RequestError(f"HubSpot has no list {audience}", response.text, fix=fix)
@@ -313,16 +298,12 @@ class HubSpot(Connector[HubSpotConfig]):
     def _lists_of(self, ids: Sequence[str]) -> dict[str, set[str]]:
         """The lists that contacts are in, by contact id."""
         body = {"inputs": [{"objectTypeId": _CONTACT_TYPE, "recordId": id} for id in ids]}
-        answer = read(_Page[_ListsOf], self._send("POST", f"{_LISTS}/records/memberships/batch/read", body))
+        answer = read(_Page[_ListsOf], self.send("POST", f"{_LISTS}/records/memberships/batch/read", body))
         return {one.record: {membership.list_id for membership in one.lists} for one in answer.results}
-
-    def _send(self, method: str, path: str, body: Value, expects: Iterable[int] = ()) -> httpx.Response:
-        headers, extensions = {"Content-Type": "application/json"}, {"expects": frozenset(expects)}
-        return self.http.request(method, path, content=dumps(body), headers=headers, extensions=extensions)
 
 
 def _list(audience: str | None) -> str:
-    return f"{_LISTS}/{quote(audience or '', safe='')}"
+    return f"{_LISTS}/{path_part(audience)}"
 
 
 def _input(change: Change) -> dict[str, Value]:

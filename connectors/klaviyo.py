@@ -25,13 +25,11 @@ Klaviyo's unsubscribe call, for somebody who is not in the list it names, unsubs
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import AliasChoices, AliasPath, SecretStr, ValidationError
@@ -41,29 +39,15 @@ from sync.errors import ProtocolError, RequestError
 from sync.sdk.answer import Shape, read
 from sync.sdk.auth import Header
 from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Job,
-    Limits,
-    Member,
-    ObjectSpec,
-    Op,
-    Order,
-    Outcome,
-    Page,
-    Rate,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps, text
+from sync.sdk.nouns import Batch, Change, Job, Member, Outcome, Page, Receipt, Status, Value
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op, Order, Rate
+from sync.sdk.settled import every
+from sync.sdk.values import path_part, text
 
 __all__ = ["Klaviyo", "KlaviyoConfig"]
 
-_REVISION = "2026-07-15"
 _JSON = "application/vnd.api+json"
+_HEADERS = {"revision": "2026-07-15", "accept": _JSON}
 _JOBS, _LISTS, _PROFILES = "/api/profile-bulk-import-jobs", "/api/lists", "/api/profiles"
 _LOOKUP = 50  # identifiers in a look-up: they stand in the address, which must not grow too long
 _TRIES = 3  # imports of one batch, each without the profiles that the one before refused
@@ -78,22 +62,11 @@ _IDENTIFIERS = (
     Field("external_id", identifier=True, description="The id you know the person by."),
 )
 _KINDS = tuple(field.name for field in _IDENTIFIERS)
-_STANDARD = tuple(
-    Field(name) for name in ("first_name", "last_name", "organization", "locale", "title", "image")
-) + tuple(
-    Field(f"location.{name}", "number" if name.endswith("itude") else "string")
-    for name in (
-        "address1",
-        "address2",
-        "city",
-        "region",
-        "zip",
-        "country",
-        "timezone",
-        "latitude",
-        "longitude",
-        "ip",
-    )
+_PLACE = ("address1", "address2", "city", "region", "zip", "country", "timezone", "ip")
+_STANDARD = (
+    *map(Field, ("first_name", "last_name", "organization", "locale", "title", "image")),
+    *(Field(f"location.{name}") for name in _PLACE),
+    *(Field(f"location.{name}", "number") for name in ("latitude", "longitude")),
 )
 _FIELDS = _IDENTIFIERS + _STANDARD
 _NAMES = frozenset(field.name for field in _STANDARD)
@@ -202,20 +175,9 @@ class Klaviyo(Connector[KlaviyoConfig]):
     objects: Mapping[str, ObjectSpec] = {"list_member": _MEMBER, "profile": _PROFILE}
 
     @classmethod
-    def base_url(cls, config: KlaviyoConfig) -> str:
-        """The API's address."""
-        return config.base_url
-
-    @classmethod
     def auth(cls, config: KlaviyoConfig) -> httpx.Auth:
         """The private key, in Klaviyo's own scheme (spec, securitySchemes)."""
         return Header("Authorization", config.api_key, "Klaviyo-API-Key ")
-
-    @classmethod
-    def account(cls, config: KlaviyoConfig) -> str:
-        """The account, told apart by a digest of its key."""
-        digest = hashlib.sha256(config.api_key.get_secret_value().encode()).hexdigest()
-        return f"{config.base_url}#{digest[:12]}"
 
     def check(self) -> None:
         """Read one list."""
@@ -229,7 +191,7 @@ class Klaviyo(Connector[KlaviyoConfig]):
 
     def poll(self, job: Job, batch: Batch) -> Outcome:
         """Ask once; whoever a complete job has no import error for is in."""
-        found = read(_Job, self._get(f"{_JOBS}/{quote(job.id, safe='')}"))
+        found = read(_Job, self._get(f"{_JOBS}/{path_part(job.id)}"))
         if found.id != job.id:
             raise ProtocolError("Klaviyo's answer is about another job than the one that was asked for")
         if found.status in ("queued", "processing"):
@@ -238,7 +200,7 @@ class Klaviyo(Connector[KlaviyoConfig]):
         settled = {receipt.key for receipt in job.settled}
         rest = [change for change in batch.changes if change.key not in settled]
         if found.status == "cancelled":
-            return _all(rest, Status.UNKNOWN, "Klaviyo cancelled the import, maybe in the middle of it")
+            return every(rest, Status.UNKNOWN, "Klaviyo cancelled the import, maybe in the middle of it")
         errors = [] if found.failed == 0 else self._import_errors(job.id, most=len(rest))
         return _imported(rest, errors, found.failed)
 
@@ -283,7 +245,7 @@ class Klaviyo(Connector[KlaviyoConfig]):
                 return Job(read(_Job, response).id, {"polls": 0}, tuple(settled.values()), _FIRST)
             settled |= {receipt.key: receipt for receipt in _malformed(rest, response)}
         rest = [change for change in batch.changes if change.key not in settled]
-        return [*settled.values(), *_all(rest, Status.DEFERRED, "Klaviyo refused others of the same request")]
+        return [*settled.values(), *every(rest, Status.DEFERRED, "Klaviyo refused others of the same request")]
 
     def _import_errors(self, job: str, *, most: int) -> list[_Error]:
         """Every import error of a job."""
@@ -291,7 +253,7 @@ class Klaviyo(Connector[KlaviyoConfig]):
         cursor: str | None = ""
         for _ in range(most // 100 + 2):
             params = {"page[size]": "100"} | ({"page[cursor]": cursor} if cursor else {})
-            page = read(_Errors, self._get(f"{_JOBS}/{quote(job, safe='')}/import-errors", params))
+            page = read(_Errors, self._get(f"{_JOBS}/{path_part(job)}/import-errors", params))
             errors += page.data
             cursor = page.next
             if cursor is None:
@@ -350,22 +312,15 @@ class Klaviyo(Connector[KlaviyoConfig]):
         return found
 
     def _get(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
-        return self.http.get(path, params=params, headers={"revision": _REVISION, "accept": _JSON})
+        return self.send("GET", path, params=params, headers=_HEADERS)
 
-    def _send(self, method: str, path: str, data: Value, expects: Iterable[int] = ()) -> httpx.Response:
-        headers = {"revision": _REVISION, "accept": _JSON, "content-type": _JSON}
-        extensions = {"expects": frozenset(expects)}
-        return self.http.request(
-            method, path, content=dumps({"data": data}), headers=headers, extensions=extensions
-        )
-
-
-def _all(changes: Sequence[Change], status: Status, why: str) -> list[Receipt]:
-    return [Receipt(change.key, status, why) for change in changes]
+    def _send(self, method: str, path: str, data: Value, expects: Collection[int] = ()) -> httpx.Response:
+        headers = {**_HEADERS, "Content-Type": _JSON}
+        return self.send(method, path, {"data": data}, headers=headers, expects=expects)
 
 
 def _list(audience: str | None) -> str:
-    return f"{_LISTS}/{quote(audience or '', safe='')}"
+    return f"{_LISTS}/{path_part(audience)}"
 
 
 def _type(value: Value) -> str:

@@ -27,7 +27,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
-from urllib.parse import quote
 
 import httpx
 from pydantic import Field as Option
@@ -37,21 +36,9 @@ from sync.errors import DestinationError, ProtocolError, RateLimited, RequestErr
 from sync.sdk.answer import Shape, read
 from sync.sdk.auth import Basic
 from sync.sdk.connector import Config, Connector
-from sync.sdk.nouns import (
-    Batch,
-    Change,
-    Field,
-    Limits,
-    Member,
-    ObjectSpec,
-    Op,
-    Outcome,
-    Page,
-    Receipt,
-    Status,
-    Value,
-)
-from sync.sdk.values import dumps
+from sync.sdk.nouns import Batch, Change, Member, Outcome, Page, Receipt, Status, Value
+from sync.sdk.objects import Field, Limits, ObjectSpec, Op
+from sync.sdk.values import path_part
 
 __all__ = ["Mailchimp", "MailchimpConfig"]
 
@@ -139,10 +126,6 @@ class _MergeField(Shape):
     required: bool = False
 
 
-class _MergeFields(Shape):
-    merge_fields: list[_MergeField]
-
-
 class Mailchimp(Connector[MailchimpConfig]):
     """Keeps contacts, and static segments of them. Fields of a contact are merge fields, by their tags.
 
@@ -174,7 +157,7 @@ class Mailchimp(Connector[MailchimpConfig]):
 
     def __init__(self, config: MailchimpConfig, http: httpx.Client) -> None:
         super().__init__(config, http)
-        self._list = f"/lists/{quote(config.list_id, safe='')}"
+        self._list = f"/lists/{path_part(config.list_id)}"
 
     @classmethod
     def base_url(cls, config: MailchimpConfig) -> str:
@@ -186,12 +169,6 @@ class Mailchimp(Connector[MailchimpConfig]):
     def auth(cls, config: MailchimpConfig) -> httpx.Auth:
         """The key as password, with any user name (docs)."""
         return Basic("headgate", config.api_key)
-
-    @classmethod
-    def account(cls, config: MailchimpConfig) -> str:
-        """The owner of the key, told apart by its digest."""
-        digest = hashlib.sha256(config.api_key.get_secret_value().encode()).hexdigest()
-        return f"{cls.base_url(config)}#{digest[:12]}"
 
     @classmethod
     def refusal(cls, response: httpx.Response) -> type[DestinationError] | None:
@@ -211,7 +188,7 @@ class Mailchimp(Connector[MailchimpConfig]):
     def create_audience(self, object: str, title: str) -> str:  # noqa: ARG002 - only segments are audiences
         """Make an empty static segment; its number."""
         body = {"name": title, "static_segment": []}
-        return read(_Tag, self._send("POST", f"{self._list}/segments", body)).id
+        return read(_Tag, self.send("POST", f"{self._list}/segments", body)).id
 
     def members(self, object: str, audience: str | None, after: str | None = None) -> Page:
         """A page of a segment's contacts, whatever their status, or of the audience's."""
@@ -235,19 +212,19 @@ class Mailchimp(Connector[MailchimpConfig]):
         """The audience's merge fields, for contacts."""
         if object != "member":
             return [_EMAIL]
-        found = read(_MergeFields, self.http.get(f"{self._list}/merge-fields", params={"count": _PAGE}))
-        fields = (
-            Field(f.tag, _TYPES.get(f.type, "string"), required=f.required, description=f.name)
-            for f in found.merge_fields
-        )
-        return [_EMAIL, *fields]
+        response = self.send("GET", f"{self._list}/merge-fields", params={"count": _PAGE})
+        found = read(list[_MergeField], response, at="merge_fields")
+        return [
+            _EMAIL,
+            *(Field(f.tag, _TYPES.get(f.type, "string"), f.required, description=f.name) for f in found),
+        ]
 
     # -- contacts
 
     def _put(self, change: Change) -> Receipt:
         """Add or update one contact."""
         body = self._contact(change)
-        response = self._send("PUT", self._person(change), body, expects={400, 404})
+        response = self.send("PUT", self._person(change), body, expects={400, 404})
         if response.status_code == 404:
             fix = "give the id of one of the account's audiences as `list_id`"
             raise RequestError(f"Mailchimp has no audience {self.config.list_id}", response.text, fix=fix)
@@ -257,9 +234,8 @@ class Mailchimp(Connector[MailchimpConfig]):
         if _label(kept.email_address) != _label(change.identifiers["email_address"]):
             return Receipt(change.key, Status.UNKNOWN, "Mailchimp's answer is about somebody else")
         there = {tag.lower() for tag in kept.merge_fields} if kept.merge_fields is not None else None
-        if dropped := [
-            tag for tag in body.get("merge_fields", ()) if there is not None and tag.lower() not in there
-        ]:
+        sent = body.get("merge_fields", ())
+        if dropped := [tag for tag in sent if there is not None and tag.lower() not in there]:
             why = f"Mailchimp took the contact, and the audience has no merge field {', '.join(dropped)}"
             return Receipt(change.key, Status.REJECTED, why)
         return Receipt(change.key, Status.APPLIED, remote_id=kept.id or None)
@@ -291,7 +267,7 @@ class Mailchimp(Connector[MailchimpConfig]):
         added = [c.identifiers["email_address"] for c in batch.changes if c.op is not Op.REMOVE]
         removed = [c.identifiers["email_address"] for c in batch.changes if c.op is Op.REMOVE]
         body = {"members_to_add": added, "members_to_remove": removed}
-        response = self._send("POST", self._segment(batch.audience), body, expects={404})
+        response = self.send("POST", self._segment(batch.audience), body, expects={404})
         if response.status_code == 404:
             fix = "give the number of a static segment of the audience as `audience`"
             raise RequestError(f"Mailchimp has no segment {batch.audience}", response.text, fix=fix)
@@ -301,31 +277,22 @@ class Mailchimp(Connector[MailchimpConfig]):
             Op.ADD: {_label(one.email_address) for one in moved.members_added},
             Op.REMOVE: {_label(one.email_address) for one in moved.members_removed},
         }
-        receipts = []
-        for change in batch.changes:
-            address, other = (
-                _label(change.identifiers["email_address"]),
-                Op.ADD if change.op is Op.REMOVE else Op.REMOVE,
-            )
-            clear = address in done[change.op] and address not in done[other] and address not in refused
-            receipts.append(
-                Receipt(change.key, Status.APPLIED)
-                if clear
-                else self._look(change, str(batch.audience), refused.get(address, ""))
-            )
-        return receipts
+        return [
+            Receipt(change.key, Status.APPLIED)
+            if [op for op, named in done.items() if address in named] == [change.op] and address not in refused
+            else self._look(change, str(batch.audience), refused.get(address, ""))
+            for change in batch.changes
+            for address in [_label(change.identifiers["email_address"])]
+        ]
 
     def _look(self, change: Change, segment: str, refusal: str) -> Receipt:
         """What became of somebody whom the answer does not name, or who was refused."""
-        response = self.http.get(
-            f"{self._person(change)}/tags", params={"count": _PAGE}, extensions={"expects": frozenset({404})}
-        )
+        response = self.send("GET", f"{self._person(change)}/tags", params={"count": _PAGE}, expects={404})
         out = change.op is Op.REMOVE
         if response.status_code == 404:
             _problem(response)
-            return Receipt(
-                change.key, Status.APPLIED if out else Status.REJECTED, "" if out else refusal or _NOT_THERE
-            )
+            gone = (Status.APPLIED, "") if out else (Status.REJECTED, refusal or _NOT_THERE)
+            return Receipt(change.key, *gone)
         found = read(_Tags, response)
         inside = segment in {tag.id for tag in found.tags}
         if (inside or found.total_items <= len(found.tags)) and inside is not out:
@@ -333,12 +300,7 @@ class Mailchimp(Connector[MailchimpConfig]):
         return Receipt(change.key, Status.REJECTED if refusal else Status.UNKNOWN, refusal or _SILENT)
 
     def _segment(self, audience: str | None) -> str:
-        return f"{self._list}/segments/{quote(audience or '', safe='')}"
-
-    def _send(self, method: str, path: str, body: Value, expects: Iterable[int] = ()) -> httpx.Response:
-        headers = {"Content-Type": "application/json"}
-        extensions = {"expects": frozenset(expects)}
-        return self.http.request(method, path, content=dumps(body), headers=headers, extensions=extensions)
+        return f"{self._list}/segments/{path_part(audience)}"
 
 
 def _label(address: Value) -> str:

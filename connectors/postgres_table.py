@@ -61,9 +61,7 @@ class PostgresTableConfig(Config):
     port: int = Option(5432, ge=1, le=65535)
     database: str = Option(min_length=1)
     user: str = Option(min_length=1, description="A role of its own, with the grants listed above.")
-    password: SecretStr | None = Option(
-        None, description="Not needed where a certificate or the socket is enough."
-    )
+    password: SecretStr | None = Option(None, description="Not needed where a certificate or a socket is enough.")
     namespace: str = Option("public", alias="schema", min_length=1, description="Where the tables are.")
     sslmode: Literal["disable", "require", "verify-ca", "verify-full"] = Option(
         "verify-full", description="`require` encrypts without knowing to whom; `disable` is for this machine."
@@ -173,10 +171,10 @@ class PostgresTable(Connector[PostgresTableConfig]):
             fields = [name for name in names if name not in keys]
             sql.copy(cursor, table, [columns[name] for name in (*keys, *fields)], alike, batch.types)
             if changes[0].op is Op.REMOVE:
-                left = {alike[at].key: (Status.REJECTED, _KEPT) for at in sql.remove(cursor, table, keys)}
+                left, why = sql.remove(cursor, table, keys), (Status.REJECTED, _KEPT)
             else:
-                left = {alike[at].key: (Status.UNKNOWN, _SILENT) for at in sql.put(cursor, table, keys, fields)}
-            strays |= {key: Receipt(key, status, why) for key, (status, why) in left.items()}
+                left, why = sql.put(cursor, table, keys, fields), (Status.UNKNOWN, _SILENT)
+            strays |= {alike[at].key: Receipt(alike[at].key, *why) for at in left}
         return strays
 
     def _columns(self, cursor: Cursor, batch: Batch, changes: Sequence[Change], keys: _Keys) -> _Columns:
@@ -184,12 +182,12 @@ class PostgresTable(Connector[PostgresTableConfig]):
         table = self._table(batch.audience)
         wanted = dict.fromkeys([*keys, *(name for change in changes for name in change.fields)])
         columns = sql.columns_of(cursor, table)
-        if wanted.keys() - columns and self.config.create:
+        missing = [name for name in wanted if name not in columns]
+        if missing and self.config.create:
             return sql.make(cursor, table, wanted, keys, batch.types)
         if not columns:
-            fix = "make the table, or set `create = true`"
-            raise Unavailable(f"there is no table {table}", applied=False, fix=fix)
-        if missing := [name for name in wanted if name not in columns]:
+            raise Unavailable(f"there is no table {table}", applied=False, fix="make it, or set `create = true`")
+        if missing:
             raise RequestError(f"the table {table} has no column {', '.join(missing)}")
         return columns
 
