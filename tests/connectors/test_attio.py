@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.attio import FakeAttio
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 TOKEN = "attio-0123456789abcdef"
 NOBODY = "00000000-0000-4000-8000-00000000dead"
@@ -156,19 +158,9 @@ def attio(fake: FakeAttio) -> Iterator[Attio]:
         yield connector
 
 
-class connect:
+def connect(app: App, **config: Any) -> AbstractContextManager[Attio]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **config: Any) -> None:
-        settings = AttioConfig(**{"token": TOKEN, **config})
-        self.client = build_client(Attio, settings, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = Attio(settings, self.client)
-
-    def __enter__(self) -> Attio:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(Attio, app, **{"token": TOKEN, **config})
 
 
 def entry(name: str, op: Op = Op.ADD, /, id: str | None = None, **fields: Any) -> Change:
@@ -176,14 +168,7 @@ def entry(name: str, op: Op = Op.ADD, /, id: str | None = None, **fields: Any) -
 
 
 def push(connector: Attio, object: str, *changes: Change, audience: str | None = None) -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
-    assert isinstance(outcome, list)
-    assert [receipt.key for receipt in outcome] == [change.key for change in changes]
-    return {receipt.key: receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
+    return pushed(connector, Batch("b1", "winback", object, audience, changes))
 
 
 # -- list entries

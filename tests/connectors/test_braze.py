@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from sync.testing.fakes.braze import FakeBraze, ready
 from sync.testing.fakes.server import serve
 from sync.testing.hostile import RateSignal
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 KEY = "bz-0123456789abcdef"
 HOST = "https://rest.iad-01.braze.com"
@@ -108,11 +109,9 @@ class TestBrazeContract(ConnectorContract):
         return httpx.Response(201, json=sent | refused)
 
 
-@contextmanager
-def connect(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> Iterator[Braze]:
-    settings = BrazeConfig(**{"api_key": KEY, **config})
-    with build_client(Braze, settings, timeout=5, transport=httpx.MockTransport(app)) as client:
-        yield Braze(settings, client)
+def connect(app: App, **config: Any) -> AbstractContextManager[Braze]:
+    """A connector with its production client, whose wire is a function."""
+    return connection(Braze, app, **{"api_key": KEY, **config})
 
 
 @pytest.fixture
@@ -133,13 +132,7 @@ def change(name: str, op: Op = Op.ADD, /, by: str = "external_id", **fields: Any
 
 
 def push(connector: Braze, object: str, *changes: Change, audience: str = "lapsed") -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
+    return pushed(connector, Batch("b1", "winback", object, audience, changes))
 
 
 # -- users

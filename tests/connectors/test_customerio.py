@@ -18,6 +18,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.customerio import FakeCustomerIO, ready
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import statuses
 
 SITE, KEY = "site-1", "k3y-of-customerio"
 
@@ -95,10 +96,6 @@ def connect(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> An
 def push(connector: Any, object: str, *changes: Change, audience: str = "1") -> dict[str, Receipt]:
     outcome = connector.push(Batch("b1", "winback", object, audience, changes))
     return {receipt.key: receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
 
 
 def member(id: str, op: Op = Op.ADD) -> Change:

@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,11 +18,11 @@ from pydantic import ValidationError
 
 from connectors.google_data_manager import DataManager, DataManagerConfig
 from sync.errors import AuthError, ProtocolError, RateLimited, RequestError
-from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Change, Job, Op, Rate, Receipt, Status
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.google_data_manager import FakeDataManager, ready
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, statuses
 from tests.connectors.uploads import Upload
 
 PERSON = {"client_id": "c1", "client_secret": "GOCSPX-0123456789", "refresh_token": "1//refresh"}
@@ -111,20 +112,10 @@ def google(fake: FakeDataManager) -> Iterator[DataManager]:
         yield connector
 
 
-class connected:
+def connected(app: App, **options: Any) -> AbstractContextManager[DataManager]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **options: Any) -> None:
-        given = {name: value for name, value in {**OPTIONS, **options}.items() if value is not None}
-        config = DataManagerConfig(**given)
-        self.client = build_client(DataManager, config, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = DataManager(config, self.client)
-
-    def __enter__(self) -> DataManager:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    given = {name: value for name, value in {**OPTIONS, **options}.items() if value is not None}
+    return connection(DataManager, app, **given)
 
 
 def change(name: str, op: Op = Op.ADD, **identifiers: Any) -> Change:
@@ -146,10 +137,6 @@ def through(connector: DataManager, given: Batch) -> dict[str, Receipt]:
         outcome = connector.poll(outcome, given)
     assert not isinstance(outcome, Job)
     return {receipt.key: receipt for receipt in [*settled, *outcome]}
-
-
-def statuses(receipts: Mapping[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
 
 
 def test_members_are_added_and_removed_once_google_is_done(fake: FakeDataManager, google: DataManager) -> None:

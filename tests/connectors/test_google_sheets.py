@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.google_sheets import FakeSheets, ready
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection
 
 ID = "1AbC-sheet_9"
 TOKENS = "https://oauth2.googleapis.com/token"
@@ -66,12 +67,10 @@ class TestGoogleSheetsContract(ConnectorContract):
         return self.fake(request)
 
 
-@contextmanager
-def connect(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> Iterator[GoogleSheets]:
+def connect(app: App, **config: Any) -> AbstractContextManager[GoogleSheets]:
+    """A connector with its production client, whose wire is a function."""
     given = {"spreadsheet_id": ID, "service_account": FakeSheets().tokens.key(TOKENS)}
-    settings = GoogleSheetsConfig(**{**given, **config})
-    with build_client(GoogleSheets, settings, timeout=5, transport=httpx.MockTransport(app)) as client:
-        yield GoogleSheets(settings, client)
+    return connection(GoogleSheets, app, **{**given, **config})
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.hubspot import FakeHubSpot, ready
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 TOKEN = "pat-na1-0123456789"
 
@@ -88,19 +90,9 @@ def hubspot(fake: FakeHubSpot) -> Iterator[HubSpot]:
         yield connector
 
 
-class connect:
+def connect(app: App, **config: Any) -> AbstractContextManager[HubSpot]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **config: Any) -> None:
-        settings = HubSpotConfig(**{"token": TOKEN, **config})
-        self.client = build_client(HubSpot, settings, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = HubSpot(settings, self.client)
-
-    def __enter__(self) -> HubSpot:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(HubSpot, app, **{"token": TOKEN, **config})
 
 
 def change(name: str, op: Op = Op.ADD, /, id: str | None = None, **fields: Any) -> Change:
@@ -108,13 +100,7 @@ def change(name: str, op: Op = Op.ADD, /, id: str | None = None, **fields: Any) 
 
 
 def push(connector: HubSpot, object: str, *changes: Change, audience: str = "1") -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
+    return pushed(connector, Batch("b1", "winback", object, audience, changes))
 
 
 # -- list members

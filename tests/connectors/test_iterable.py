@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.iterable import FakeIterable, ready
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 KEY = "it-0123456789abcdef"
 
@@ -88,11 +89,9 @@ def _users(request: httpx.Request) -> list[dict[str, Any]]:
     return found
 
 
-@contextmanager
-def connect(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> Iterator[Iterable]:
-    settings = IterableConfig(**{"api_key": KEY, **config})
-    with build_client(Iterable, settings, timeout=5, transport=httpx.MockTransport(app)) as client:
-        yield Iterable(settings, client)
+def connect(app: App, **config: Any) -> AbstractContextManager[Iterable]:
+    """A connector with its production client, whose wire is a function."""
+    return connection(Iterable, app, **{"api_key": KEY, **config})
 
 
 @pytest.fixture
@@ -114,13 +113,7 @@ def change(name: str, op: Op = Op.ADD, /, **fields: Any) -> Change:
 
 
 def push(connector: Iterable, object: str, *changes: Change, audience: str = "1001") -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
+    return pushed(connector, Batch("b1", "winback", object, audience, changes))
 
 
 # -- list members

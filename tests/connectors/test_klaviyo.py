@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import httpx
@@ -19,6 +20,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.klaviyo import FakeKlaviyo, ready
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, statuses
 
 KEY = "pk_0123456789abcdef"
 
@@ -96,19 +98,9 @@ def klaviyo(fake: FakeKlaviyo) -> Iterator[Klaviyo]:
         yield connector
 
 
-class connect:
+def connect(app: App, **config: Any) -> AbstractContextManager[Klaviyo]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **config: Any) -> None:
-        settings = KlaviyoConfig(**{"api_key": KEY, **config})
-        self.client = build_client(Klaviyo, settings, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = Klaviyo(settings, self.client)
-
-    def __enter__(self) -> Klaviyo:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(Klaviyo, app, **{"api_key": KEY, **config})
 
 
 def change(name: str, op: Op = Op.ADD, /, **fields: Any) -> Change:
@@ -127,10 +119,6 @@ def push(connector: Klaviyo, object: str, *changes: Change, audience: str = "LST
         settled = list(outcome.settled)
         outcome = connector.poll(outcome, made)
     return {receipt.key.removeprefix("key-"): receipt for receipt in [*settled, *outcome]}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
 
 
 def emails(fake: FakeKlaviyo, list_id: str = "LST001") -> set[str]:

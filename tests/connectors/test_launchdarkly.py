@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import httpx
@@ -20,6 +20,7 @@ from sync.testing.fakes.launchdarkly import FakeLaunchDarkly, Segment, ready
 from sync.testing.fakes.server import serve
 from sync.testing.hostile import RateSignal
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 TOKEN = "api-9f31c2d4"
 SEMANTIC = "application/json; domain-model=launchdarkly.semanticpatch"
@@ -97,12 +98,9 @@ def fake() -> FakeLaunchDarkly:
     return fake
 
 
-@contextmanager
-def connected(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> Iterator[LaunchDarkly]:
+def connected(app: App, **config: Any) -> AbstractContextManager[LaunchDarkly]:
     """A connector with its production client, whose wire is a function."""
-    settings = LaunchDarklyConfig(**{**CONFIG, **config})
-    with build_client(LaunchDarkly, settings, timeout=5, transport=httpx.MockTransport(app)) as client:
-        yield LaunchDarkly(settings, client)
+    return connection(LaunchDarkly, app, **{**CONFIG, **config})
 
 
 @pytest.fixture
@@ -116,9 +114,7 @@ def batch(op: Op, *keys: str, audience: str = "winback", object: str = "segment_
 
 
 def push(connector: LaunchDarkly, op: Op, *keys: str, **target: str) -> dict[str, str]:
-    outcome = connector.push(batch(op, *keys, **target))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt.status.value for receipt in outcome}
+    return statuses(pushed(connector, batch(op, *keys, **target)))
 
 
 def test_targets_come_and_go_and_the_answer_proves_it(fake: FakeLaunchDarkly, launchdarkly: LaunchDarkly) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import httpx
@@ -22,6 +23,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.mailchimp import FakeMailchimp, hash_of, ready
 from sync.testing.fakes.server import serve
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 KEY = "0123456789abcdef0123456789abcdef-us6"
 LIST = "a1b2c3d4e5"
@@ -126,19 +128,9 @@ def mailchimp(fake: FakeMailchimp) -> Iterator[Mailchimp]:
         yield connector
 
 
-class connect:
+def connect(app: App, **config: Any) -> AbstractContextManager[Mailchimp]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **config: Any) -> None:
-        settings = MailchimpConfig(**{"api_key": KEY, "list_id": LIST, **config})
-        self.client = build_client(Mailchimp, settings, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = Mailchimp(settings, self.client)
-
-    def __enter__(self) -> Mailchimp:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(Mailchimp, app, **{"api_key": KEY, "list_id": LIST, **config})
 
 
 def change(name: str, op: Op = Op.ADD, /, **fields: Any) -> Change:
@@ -146,13 +138,7 @@ def change(name: str, op: Op = Op.ADD, /, **fields: Any) -> Change:
 
 
 def push(connector: Mailchimp, object: str, *changes: Change, audience: str = "100") -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
+    return pushed(connector, Batch("b1", "winback", object, audience, changes))
 
 
 # -- contacts

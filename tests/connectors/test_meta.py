@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,14 +14,14 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from connectors.meta import Meta, MetaConfig
+from connectors.meta import Meta
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
-from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Change, Op, Rate, Receipt, Status
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.meta import FakeMeta, ready
 from sync.testing.hostile import RateSignal
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed
 from tests.connectors.uploads import Upload
 
 TOKEN, SECRET = "EAA0123456789", "app-secret-0123456789"
@@ -87,19 +88,9 @@ def meta(fake: FakeMeta) -> Iterator[Meta]:
         yield connector
 
 
-class connected:
+def connected(app: App, **options: Any) -> AbstractContextManager[Meta]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **options: Any) -> None:
-        config = MetaConfig(**{**OPTIONS, **options})
-        self.client = build_client(Meta, config, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = Meta(config, self.client)
-
-    def __enter__(self) -> Meta:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(Meta, app, **{**OPTIONS, **options})
 
 
 def change(name: str, op: Op = Op.ADD, **identifiers: Any) -> Change:
@@ -107,9 +98,7 @@ def change(name: str, op: Op = Op.ADD, **identifiers: Any) -> Change:
 
 
 def push(connector: Meta, audience: str, *changes: Change) -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", "audience_user", audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key: receipt for receipt in outcome}
+    return pushed(connector, Batch("b1", "winback", "audience_user", audience, changes))
 
 
 def test_people_are_added_and_removed_and_meta_decides_later(fake: FakeMeta, meta: Meta) -> None:

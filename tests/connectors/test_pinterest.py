@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,15 +14,15 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from connectors.pinterest import Pinterest, PinterestConfig
+from connectors.pinterest import Pinterest
 from sync.errors import AuthError, ProtocolError, RateLimited, RequestError
 from sync.sdk.connector import Creates
-from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Change, Op, Order, Rate, Receipt, Status
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.pinterest import FakePinterest, ready
 from sync.testing.hostile import RateSignal
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed
 from tests.connectors.uploads import Upload
 
 TOKEN = "pina_0123456789"
@@ -74,19 +75,9 @@ def pinterest(fake: FakePinterest) -> Iterator[Pinterest]:
         yield connector
 
 
-class connected:
+def connected(app: App, **options: Any) -> AbstractContextManager[Pinterest]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **options: Any) -> None:
-        config = PinterestConfig(**{**OPTIONS, **options})
-        self.client = build_client(Pinterest, config, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = Pinterest(config, self.client)
-
-    def __enter__(self) -> Pinterest:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(Pinterest, app, **{**OPTIONS, **options})
 
 
 def change(name: str, op: Op = Op.ADD, **identifiers: Any) -> Change:
@@ -94,9 +85,7 @@ def change(name: str, op: Op = Op.ADD, **identifiers: Any) -> Change:
 
 
 def push(connector: Pinterest, audience: str, *changes: Change) -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", "customer_list_member", audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key: receipt for receipt in outcome}
+    return pushed(connector, Batch("b1", "winback", "customer_list_member", audience, changes))
 
 
 def test_members_are_added_and_removed_by_digest_and_pinterest_decides_later(

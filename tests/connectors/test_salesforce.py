@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from sync.testing.fakes.salesforce import FakeSalesforce
 from sync.testing.fakes.server import serve
 from sync.testing.fakes.soql import Malformed, parse
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 TOKEN = "00D5g000000session"
 URL = "https://acme.my.salesforce.com"
@@ -189,19 +191,9 @@ def salesforce(fake: FakeSalesforce) -> Iterator[Salesforce]:
         yield connector
 
 
-class connect:
+def connect(app: App, **config: Any) -> AbstractContextManager[Salesforce]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **config: Any) -> None:
-        settings = SalesforceConfig(**{"base_url": URL, "access_token": TOKEN, **config})
-        self.client = build_client(Salesforce, settings, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = Salesforce(settings, self.client)
-
-    def __enter__(self) -> Salesforce:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(Salesforce, app, **{"base_url": URL, "access_token": TOKEN, **config})
 
 
 def member(name: str, op: Op = Op.ADD, /, id: str | None = None, **fields: Any) -> Change:
@@ -213,14 +205,7 @@ def contact(name: str, **fields: Any) -> Change:
 
 
 def push(connector: Salesforce, object: str, *changes: Change, audience: str | None = None) -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", object, audience, changes))
-    assert isinstance(outcome, list)
-    assert [receipt.key for receipt in outcome] == [change.key for change in changes]
-    return {receipt.key: receipt for receipt in outcome}
-
-
-def statuses(receipts: dict[str, Receipt]) -> dict[str, str]:
-    return {key: receipt.status.value for key, receipt in receipts.items()}
+    return pushed(connector, Batch("b1", "winback", object, audience, changes))
 
 
 def people(fake: FakeSalesforce, *names: str, kind: str = "Contact") -> list[str]:

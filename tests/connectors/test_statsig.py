@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import httpx
@@ -18,6 +18,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.server import serve
 from sync.testing.fakes.statsig import FakeStatsig, Segment, ready
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 KEY = "console-9f31c2d4"
 TEXT, WHOLE = {"type": "string"}, {"type": "number"}
@@ -62,12 +63,9 @@ def fake() -> FakeStatsig:
     return fake
 
 
-@contextmanager
-def connected(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> Iterator[Statsig]:
+def connected(app: App, **config: Any) -> AbstractContextManager[Statsig]:
     """A connector with its production client, whose wire is a function."""
-    settings = StatsigConfig(**{"key": KEY, **config})
-    with build_client(Statsig, settings, timeout=5, transport=httpx.MockTransport(app)) as client:
-        yield Statsig(settings, client)
+    return connection(Statsig, app, **{"key": KEY, **config})
 
 
 @pytest.fixture
@@ -78,9 +76,7 @@ def statsig(fake: FakeStatsig) -> Iterator[Statsig]:
 
 def push(connector: Statsig, op: Op, *ids: str, audience: str = "winback") -> dict[str, str]:
     changes = [Change(op, f"key-{id}", {"id": id}, {}) for id in ids]
-    outcome = connector.push(Batch("b1", "winback", "segment_member", audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt.status.value for receipt in outcome}
+    return statuses(pushed(connector, Batch("b1", "winback", "segment_member", audience, changes)))
 
 
 def test_ids_come_and_go(fake: FakeStatsig, statsig: Statsig) -> None:

@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +19,12 @@ from pydantic import ValidationError
 
 from connectors.thetradedesk import TheTradeDesk, TheTradeDeskConfig
 from sync.errors import AuthError, RateLimited
-from sync.sdk.http import build_client
 from sync.sdk.nouns import Batch, Change, ObjectSpec, Op, Rate, Receipt, Status
 from sync.testing import samples
 from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.thetradedesk import FakeTradeDesk, ready
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed
 from tests.connectors.uploads import Upload
 
 TOKEN = "ttd-0123456789"
@@ -114,19 +115,9 @@ def desk(fake: FakeTradeDesk) -> Iterator[TheTradeDesk]:
         yield connector
 
 
-class connected:
+def connected(app: App, **options: Any) -> AbstractContextManager[TheTradeDesk]:
     """A connector with its production client, whose wire is a function."""
-
-    def __init__(self, app: Callable[[httpx.Request], httpx.Response], **options: Any) -> None:
-        config = TheTradeDeskConfig(**{**OPTIONS, **options})
-        self.client = build_client(TheTradeDesk, config, timeout=5, transport=httpx.MockTransport(app))
-        self.connector = TheTradeDesk(config, self.client)
-
-    def __enter__(self) -> TheTradeDesk:
-        return self.connector
-
-    def __exit__(self, *_: object) -> None:
-        self.client.close()
+    return connection(TheTradeDesk, app, **{**OPTIONS, **options})
 
 
 def change(name: str, op: Op = Op.ADD, **ids: Any) -> Change:
@@ -134,9 +125,7 @@ def change(name: str, op: Op = Op.ADD, **ids: Any) -> Change:
 
 
 def push(connector: TheTradeDesk, *changes: Change) -> dict[str, Receipt]:
-    outcome = connector.push(Batch("b1", "winback", "segment_member", "lapsed", changes))
-    assert isinstance(outcome, list)
-    return {receipt.key: receipt for receipt in outcome}
+    return pushed(connector, Batch("b1", "winback", "segment_member", "lapsed", changes))
 
 
 def test_a_member_stays_for_as_long_as_configured_and_is_then_forgotten(fake: FakeTradeDesk, clock: Clock) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import httpx
@@ -19,6 +19,7 @@ from sync.testing.contract import ConnectorContract
 from sync.testing.fakes.server import serve
 from sync.testing.fakes.unleash import FakeUnleash, ready
 from sync.testing.openapi import Described
+from tests.connectors.common import App, connection, pushed, statuses
 
 TOKEN = "user:9f31c2d4"
 URL = "https://unleash.example.com"
@@ -92,12 +93,9 @@ def fake() -> FakeUnleash:
     return FakeUnleash(TOKEN)
 
 
-@contextmanager
-def connected(app: Callable[[httpx.Request], httpx.Response], **config: Any) -> Iterator[Unleash]:
+def connected(app: App, **config: Any) -> AbstractContextManager[Unleash]:
     """A connector with its production client, whose wire is a function."""
-    settings = UnleashConfig(**{**CONFIG, **config})
-    with build_client(Unleash, settings, timeout=5, transport=httpx.MockTransport(app)) as client:
-        yield Unleash(settings, client)
+    return connection(Unleash, app, **{**CONFIG, **config})
 
 
 @pytest.fixture
@@ -109,9 +107,7 @@ def unleash(fake: FakeUnleash) -> Iterator[Unleash]:
 def push(connector: Unleash, *people: str, audience: str = "1", field: str = "userId") -> dict[str, str]:
     """The whole audience, as the engine hands it over."""
     changes = [Change(Op.UPDATE if n else Op.ADD, f"key-{p}", {field: p}, {}) for n, p in enumerate(people)]
-    outcome = connector.push(Batch("b1", "winback", "segment_member", audience, changes))
-    assert isinstance(outcome, list)
-    return {receipt.key.removeprefix("key-"): receipt.status.value for receipt in outcome}
+    return statuses(pushed(connector, Batch("b1", "winback", "segment_member", audience, changes)))
 
 
 def test_the_whole_list_is_replaced_and_the_rest_of_the_segment_stays(fake: FakeUnleash, unleash: Unleash) -> None:
