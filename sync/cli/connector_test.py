@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.util import module_from_spec, spec_from_file_location
@@ -54,12 +55,20 @@ def command(options: Options, what: str, settings: tuple[str, ...]) -> int:
             output.say(f"{contract.connector.name}: nobody answers in the platform's place: {_UNANSWERED}")
     for _, result in results:
         _tell(result)
+    _sum_up(failed)
     passed = sum(result.ok is True for _, result in results)
     output.say(f"{passed} passed, {len(failed)} failed, {len(results) - passed - len(failed)} did not apply")
     return code
 
 
 _UNANSWERED = "what needs a good answer is not tried (docs/write-a-connector.md says how to give one)"
+
+
+def _sum_up(failed: list[Result]) -> None:
+    """Where most failures have one cause, that one."""
+    said, times = Counter(result.message for result in failed).most_common(1)[0] if failed else ("", 0)
+    if times > 2:
+        output.say(f"{times} checks fail for one reason, begin there: {said}")
 
 
 def _tell(result: Result) -> None:

@@ -16,6 +16,7 @@ Each check is one test, for each object the connector declares. Without pytest, 
 from __future__ import annotations
 
 import tempfile
+import traceback
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,6 +215,12 @@ def _run(check: Check, case: Case) -> None:
             raise Violation("\n".join(dict.fromkeys(case.violations[:3])))
 
 
+def _line(exc: Exception) -> str:
+    """Where it was raised, and what stands there: an `assert` says nothing else."""
+    *_, last = traceback.extract_tb(exc.__traceback__)
+    return f" at {Path(last.filename).name}:{last.lineno} ({last.line})"
+
+
 def _result(check: Check, contract: type[ConnectorContract], object: str, folder: Path) -> Result:
     failure: Exception
     try:
@@ -224,8 +231,9 @@ def _result(check: Check, contract: type[ConnectorContract], object: str, folder
     except Failure as exc:
         failure, said = exc, str(exc)
     except HeadgateError as exc:
-        failure, said = exc, f"{type(exc).__name__}: {exc.message}"
-    except Exception as exc:  # noqa: BLE001 - a connector under test may raise anything
-        failure, said = exc, f"it raised {type(exc).__name__}: {exc}"
+        quoted = getattr(exc, "detail", "").strip()[:300]
+        failure, said = exc, f"{type(exc).__name__}: {exc.message}" + (f": {quoted}" if quoted else "")
+    except Exception as exc:  # noqa: BLE001 - a connector under test, or its stand-in, may raise anything
+        failure, said = exc, f"it raised {type(exc).__name__}{_line(exc)}: {exc}".rstrip(": ")
     where = place_of(contract.connector, check, object, failure)
     return Result(check.sentence, object, False, said, where)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sync.errors import ProjectError, RateLimited, RequestError
+from sync.errors import ProjectError, ProtocolError, RateLimited, RequestError
 from sync.sdk.manifest.making import make
 from sync.sdk.manifest.reading import read_manifest
 from sync.sdk.manifest.text import dig, put, render
@@ -35,6 +35,39 @@ def test_whom_a_lookup_does_not_find_is_made_and_whom_the_platform_refuses_is_re
     assert heron.platform.people["new@x.example"] == {"tags": {"list-12": "1"}, "since": 1767225600}
     assert [r.status for r in gone] == [Status.APPLIED]
     assert "nobody@x.example" not in heron.platform.known
+
+
+PAGES = 'pages = { kind = "cursor", at = "next", param = "page.after", place = "json" }'
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["known on the second page", "known twice"])
+def test_a_lookup_goes_on_to_the_last_page(first: bool) -> None:
+    text = (FOLDER / "perch.toml").read_text().replace("size = 100", f"{PAGES}\nsize = 100")
+    asked: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        if "filter" not in asked[-1]:
+            return httpx.Response(200, json={"added": [{"id": 2}], "refused": []})
+        if "page" in asked[-1]:
+            return httpx.Response(200, json={"contacts": [{"id": 2, "email": "b"}]})
+        return httpx.Response(200, json={"contacts": [{"id": 1, "email": "a" if first else "b"}], "next": "x"})
+
+    with connect("perch", answer) as perch:
+        connector = make(read_manifest(text, "perch.toml"))(perch.connector.config, perch.client)
+        (receipt,) = connector.push(Batch("b1", "vip", "list_member", "12", (change("email", "b"),)))
+
+    assert asked[1] == {**asked[0], "page": {"after": "x"}}
+    assert receipt.status is (Status.APPLIED if first else Status.DEFERRED)
+
+
+def test_a_lookup_without_end_is_given_up() -> None:
+    text = (FOLDER / "perch.toml").read_text().replace("size = 100", f"{PAGES}\nsize = 100")
+    page = {"contacts": [], "next": "x"}
+    with connect("perch", lambda request: httpx.Response(200, json=page)) as perch:
+        connector = make(read_manifest(text, "perch.toml"))(perch.connector.config, perch.client)
+        with pytest.raises(ProtocolError, match="more than 100 pages"):
+            connector.push(Batch("b1", "vip", "list_member", "12", (change("email", "b", Op.REMOVE),)))
 
 
 def test_an_answer_without_a_body_proves_success_where_its_status_does() -> None:

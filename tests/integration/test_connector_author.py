@@ -150,6 +150,27 @@ def test_a_manifest_is_tested_with_the_answers_beside_it_and_a_failure_names_the
     assert f"{manifest}:{line} objects.subscriber.actions" in said
 
 
+def test_what_the_stand_in_said_and_where_it_broke_is_told_and_the_one_reason_of_many_failures(
+    tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "mosaic.toml").write_text((SHAPES / "mosaic.toml").read_text())
+    beside = tmp_path / "mosaic_contract.py"
+    good = 'return httpx.Response(200, text="1" if'
+    beside.write_text(
+        CONTRACT.replace('(200, text="1" if request.method == "POST" else "{}")', '(422, text="no such list")')
+    )
+    refused = main("connector", "test", str(tmp_path / "mosaic.toml"))
+    said = capsys.readouterr().out
+    beside.write_text(CONTRACT.replace(good, 'assert request.method == "GET"\n        ' + good))
+    broken = main("connector", "test", str(tmp_path / "mosaic.toml"))
+    told = capsys.readouterr().out
+
+    assert (refused, broken) == (1, 1)
+    assert "answered 422 Unprocessable Entity: no such list" in said
+    assert 'it raised AssertionError at mosaic_contract.py:11 (assert request.method == "GET")' in told
+    assert "checks fail for one reason, begin there: it raised AssertionError" in told
+
+
 def test_a_manifest_with_mistakes_is_refused_with_their_lines(tmp_path: Path, capsys: Any) -> None:
     manifest = tmp_path / "perch.toml"
     text = (SHAPES / "perch.toml").read_text()

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from sync.errors import ProtocolError, RequestError
 from sync.sdk.manifest.answer import body_of, created, entries_of, label, label_of, unproven
+from sync.sdk.manifest.pages import Cursor, Pages, asking, following
 from sync.sdk.manifest.request import Carrier
 from sync.sdk.manifest.text import ABSENT, dig
 from sync.sdk.nouns import Change, Op, Receipt, Status
@@ -18,7 +19,9 @@ from sync.sdk.values import text
 
 __all__ = ["Lookup", "Missing", "find"]
 
-Send = Callable[[Carrier, Sequence[Change]], httpx.Response]
+Send = Callable[[Carrier, Sequence[Change], Mapping[str, str], str | None], httpx.Response]
+"""A request for these people, parameters for its query, and an address instead of its path."""
+_MOST_PAGES = 100
 
 
 class Missing(Carrier):
@@ -51,6 +54,7 @@ class Lookup(Carrier):
     absent: tuple[int, ...] = ()
     nobody: str = ""
     missing: Missing | None = None
+    pages: Pages | None = None
     size: int = Field(default=100, ge=1)
     remember: bool = True
 
@@ -59,6 +63,8 @@ class Lookup(Carrier):
         yield from super().mistakes()
         batch = self.per == "batch"
         yield batch and not (self.identifier or self.keyed), "`identifier` is missing: who is an entry about?"
+        own = isinstance(self.pages, Cursor) and not self.pages.at
+        yield own, "`pages.at` is missing: where does what leads to the next page stand?"
 
 
 Found = tuple[list[Change], dict[str, Receipt]]
@@ -88,7 +94,7 @@ def find(lookup: Lookup, changes: Sequence[Change], send: Send) -> Found:
 def _made(missing: Missing, change: Change, send: Send, settled: dict[str, Receipt]) -> set[str]:
     """The id of somebody who was made; none where the platform refuses them, which is then settled."""
     try:
-        return {created(missing.id, send(missing, (change,)))}
+        return {created(missing.id, send(missing, (change,), {}, None))}
     except RequestError as exc:
         settled[change.key] = Receipt(change.key, Status.REJECTED, exc.detail[:500].strip() or exc.message)
         return set()
@@ -104,13 +110,29 @@ def _without(lookup: Lookup, change: Change, several: bool) -> Receipt:
 
 def _asked(lookup: Lookup, changes: Sequence[Change], send: Send) -> Mapping[str, set[str]]:
     """The ids by identifier."""
-    response = send(lookup, changes)
-    if response.status_code in lookup.absent:
-        return {}
-    body = body_of(response)
     found: dict[str, set[str]] = {}
+    after: str | None = None
+    for _ in range(_MOST_PAGES):
+        asked, parameters, address = asking(lookup, lookup.pages, after)
+        response = send(asked, changes, parameters, address)
+        if response.status_code in lookup.absent:
+            return found
+        body = body_of(response)
+        entries = list(_entries(lookup, body, response))
+        _keep(lookup, changes, entries, found, response)
+        after = following(lookup.pages, after, len(entries), None, body, response)
+        if after is None:
+            return found
+    raise ProtocolError(f"a lookup has more than {_MOST_PAGES} pages", response.text)
+
+
+def _keep(
+    lookup: Lookup, changes: Sequence[Change], entries: Sequence[tuple[str | None, Any]],
+    found: dict[str, set[str]], response: httpx.Response,
+) -> None:  # fmt: skip
+    """Add the ids of a page to what was found."""
     only = label_of(changes[0], lookup.match) if lookup.per == "record" else None
-    for key, entry in _entries(lookup, body, response):
+    for key, entry in entries:
         if lookup.nobody and dig(entry, lookup.nobody) not in (ABSENT, None, False, ""):
             continue
         names = [key] if key is not None and not lookup.identifier else _names(lookup, entry)
@@ -119,7 +141,6 @@ def _asked(lookup: Lookup, changes: Sequence[Change], send: Send) -> Mapping[str
             raise unproven(f"{lookup.list}.{lookup.id}".strip("."), response)
         for name in names or ([only] if only is not None else []):
             found.setdefault(label(name), set()).add(text(id))
-    return found
 
 
 def _names(lookup: Lookup, entry: Any) -> list[Any]:

@@ -142,7 +142,15 @@ class ManifestConnector(Connector[Config]):
     def _found(self, search: lookup.Lookup, batch: Batch) -> lookup.Found:
         bad = unfit(search, batch.changes, self._of_batch(batch))
         asked = [change for change in batch.changes if change.key not in bad]
-        changes, settled = lookup.find(search, asked, lambda call, part: self._send(call, batch, part))
+
+        def send(
+            carrier: Carrier, some: Sequence[Change], query: Mapping[str, str], address: str | None
+        ) -> httpx.Response:
+            if address is not None:
+                return self._call(carrier, self._of_batch(batch), address=address)
+            return self._answered(self.request(carrier, batch, some, query=query))
+
+        changes, settled = lookup.find(search, asked, send)
         return changes, settled | bad
 
     def _of_batch(self, batch: Batch) -> dict[str, Value]:
@@ -165,7 +173,12 @@ class ManifestConnector(Connector[Config]):
         return self._answered(self.request(carrier, batch, changes))
 
     def request(
-        self, carrier: Carrier, batch: Batch, changes: Sequence[Change], opened: str = "opened"
+        self,
+        carrier: Carrier,
+        batch: Batch,
+        changes: Sequence[Change],
+        opened: str = "opened",
+        query: Mapping[str, str] | None = None,
     ) -> httpx.Request:
         """The request for these changes: all of the batch, or one record."""
         known = self._of_batch(batch) | ({"opened": opened} if getattr(carrier, "open", None) else {})
@@ -180,7 +193,7 @@ class ManifestConnector(Connector[Config]):
             of_one,
             headers=self.manifest.headers,
             content=content_of(carrier, changes, of_one, lambda body: _members(carrier, changes, known, body)),
-            more=parameters(carrier, changes, known),
+            more=[*parameters(carrier, changes, known), *(query or {}).items()],
             members=in_path(carrier, changes, known),
             expects=frozenset(expects),
         )
