@@ -463,7 +463,7 @@ def test_the_audit_log_is_verified_searched_and_exported(synced, tmp_path):
 def test_schemas_are_written_where_editors_look(shop):
     files = shop.json("schema")["files"]
 
-    assert {Path(f).name for f in files} == {"mapping.schema.json", "config.schema.json"}
+    assert {Path(f).name for f in files} == {"mapping.schema.json", "config.schema.json", "manifest.schema.json"}
     assert all(json.loads(Path(f).read_text()) for f in files)
 
 
