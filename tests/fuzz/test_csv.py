@@ -47,7 +47,7 @@ def _written(folder: Path, cells: list[str], *, guard: bool) -> list[list[str]]:
     changes = [Change(Op.ADD, str(i), {"id": i}, {"cell": cell}, None) for i, cell in enumerate(cells)]
     batch = Batch("b1", "s", "row", None, changes, {"id": "INTEGER", "cell": "VARCHAR"})
     connector.push(batch)
-    text = connector.file(batch).read_bytes().decode()
+    text = (folder / connector.file(batch)).read_bytes().decode()
     return list(csv.reader(io.StringIO(text, newline=""), strict=True))
 
 
