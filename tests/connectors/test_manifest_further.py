@@ -37,6 +37,21 @@ def test_whom_a_lookup_does_not_find_is_made_and_whom_the_platform_refuses_is_re
     assert "nobody@x.example" not in heron.platform.known
 
 
+def test_a_person_whom_the_platform_refuses_to_look_up_does_not_stop_the_others() -> None:
+    bad = httpx.Response(422, json={"error": "no such domain"})
+    with connect("rill") as rill:
+        wire = rill.platform
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            return bad if b"bad@" in request.content else wire(request)
+
+        with connect("rill", answer) as picky:
+            receipts = picky.push("entry", change("email", "bad@x.example"), change("email", "a@x.example"))
+
+    assert [r.status for r in receipts] == [Status.REJECTED, Status.APPLIED]
+    assert "no such domain" in receipts[0].reason
+
+
 PAGES = 'pages = { kind = "cursor", at = "next", param = "page.after", place = "json" }'
 
 
@@ -234,6 +249,7 @@ MISTAKES = [
     ("heron", "{since:epoch_s}", "{since:iso}", "the colon stands `integer`, `epoch_s`, `epoch_ms` or `segment`"),
     ("heron", '{ "list-{audience}" = "1" }', '{ "list-{list}" = "1" }', "nothing is called '{list}'"),
     ("heron", '{ email = "{email}" }, id', '{ email = "{mail}" }, id', "'{mail}'; did you mean 'email'"),
+    ("heron", "proven = [204]", "proven = [200]", "a 200 without a body proves nothing"),
     ("brant", 'match = "key", identifier = "id"', 'match = "key"', "`identifier` is missing"),
     ("brant", 'prefix = "Brant', 'prefixes = "Brant', "auth.prefixes: unknown key"),
     ("sorrel", 'keyed = true, match = "email", status', "keyed = true, status", "`match` is missing"),

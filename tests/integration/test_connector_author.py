@@ -17,6 +17,7 @@ from sync.authoring import write_package
 from sync.cli import app
 from sync.errors import UsageError
 from sync.testing.fakes.server import serve
+from tests.connectors.shapes.further import Heron
 from tests.connectors.shapes.platforms import Kestrel, Quill
 
 SHAPES = Path(__file__).parent.parent / "connectors" / "shapes"
@@ -269,6 +270,21 @@ def test_a_sync_to_a_manifest_file_adds_and_removes(project: Any, capsys: Any) -
 
     assert first == {f"p{n}" for n in range(5)}
     assert set(platform.people) == {f"p{n}" for n in range(1, 6)}
+
+
+def test_people_whom_a_platform_lacks_are_made_once_and_lose_only_the_tag(project: Any, capsys: Any) -> None:
+    platform = Heron()
+    platform.id_of("p0")
+    with serve(platform) as url:
+        run = project("heron", url, "tagged", "email", 'token = "env:IT_TOKEN"')
+        assert run("run", "--first-run") == 0, capsys.readouterr()
+        project.people(range(1, 5))
+        assert run("run") == 0, capsys.readouterr()
+
+    assert set(platform.people) == {f"p{n}" for n in range(1, 5)}
+    assert set(platform.known) == {f"p{n}" for n in range(5)}
+    made = [r for r in platform.requests if (r.method, r.url.path) == ("POST", "/people")]
+    assert len(made) == 4
 
 
 def test_a_project_tells_the_line_of_a_manifest_that_is_wrong(project: Any, tmp_path: Path, capsys: Any) -> None:

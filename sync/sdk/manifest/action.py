@@ -79,6 +79,9 @@ class Action(Carrier):
         )
         yield (self.close is None) != (self.taken is None), "`close` needs `taken`: what proves that all arrived?"
         for answer in answers(self.answer):
+            blank = isinstance(answer, Silent) and 200 in answer.proven
+            documented = 'where that is documented, set `plain_success = ["empty"]`'
+            yield blank, f"`proven`: a 200 without a body proves nothing; {documented}"
             rows = isinstance(answer, Rows)
             both = rows and bool(answer.status) == (answer.error is not None)
             yield both, "rows are told by a `status`, with `good`, or by an `error`: give one of them"

@@ -79,7 +79,13 @@ def find(lookup: Lookup, changes: Sequence[Change], send: Send) -> Found:
     size = 1 if lookup.per == "record" else lookup.size
     for start in range(0, len(wanted), size):
         part = wanted[start : start + size]
-        ids = _asked(lookup, part, send)
+        try:
+            ids = _asked(lookup, part, send)
+        except RequestError as exc:
+            if lookup.per == "batch":
+                raise
+            settled[part[0].key] = _refused(part[0], exc)
+            continue
         for change in part:
             found = ids.get(label_of(change, lookup.match), set())
             if not found and lookup.missing is not None and change.op is not Op.REMOVE:
@@ -96,8 +102,12 @@ def _made(missing: Missing, change: Change, send: Send, settled: dict[str, Recei
     try:
         return {created(missing.id, send(missing, (change,), {}, None))}
     except RequestError as exc:
-        settled[change.key] = Receipt(change.key, Status.REJECTED, exc.detail[:500].strip() or exc.message)
+        settled[change.key] = _refused(change, exc)
         return set()
+
+
+def _refused(change: Change, exc: RequestError) -> Receipt:
+    return Receipt(change.key, Status.REJECTED, exc.detail[:500].strip() or exc.message)
 
 
 def _without(lookup: Lookup, change: Change, several: bool) -> Receipt:
