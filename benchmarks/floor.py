@@ -1,6 +1,7 @@
 """The least that could be done instead, each as a process of its own: what the ratios are measured against.
 
     python -m benchmarks.floor scan PROJECT     scan and hash both sides of the comparison, and nothing else
+    python -m benchmarks.floor postgres URI     read the cohort with the Arrow driver alone, and hash it
     python -m benchmarks.floor post URL N SIZE  post ready-made rows in batches, and nothing else
 
 Prints the CPU-seconds of that work alone, without the interpreter's start.
@@ -30,6 +31,25 @@ def scan(project: Path) -> float:
         connection.sql(f"SELECT sum(hash({MAPPED})) FROM warehouse.vip_cohort").fetchall()
         for file in members:
             connection.sql(f"SELECT sum(hash(key, fingerprint)) FROM '{file}'").fetchall()
+    return time.process_time() - began
+
+
+def postgres(uri: str) -> float:
+    """Read the mapped columns of the cohort as the driver gives them, and hash every value in DuckDB."""
+    import duckdb
+    import pyarrow
+    from adbc_driver_manager import AdbcConnection, AdbcStatement
+    from adbc_driver_postgresql import connect
+
+    began = time.process_time()
+    with connect(uri) as database, AdbcConnection(database) as connection, AdbcStatement(connection) as statement:
+        statement.set_sql_query(
+            "SELECT user_id, email, phone, first_name, country, ltv, score, updated_at FROM vip_cohort"
+        )
+        people = pyarrow.RecordBatchReader.from_stream(statement.execute_query()[0])
+        with duckdb.connect(config={"threads": THREADS, "memory_limit": "128MB"}) as hashing:
+            hashing.register("people", people)
+            hashing.sql(f"SELECT sum(hash({MAPPED})) FROM people").fetchall()
     return time.process_time() - began
 
 
@@ -80,5 +100,7 @@ if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "scan":
         print(scan(Path(arguments[0])))
+    elif what == "postgres":
+        print(postgres(arguments[0]))
     else:
         print(post(arguments[0], int(arguments[1]), int(arguments[2])))

@@ -23,7 +23,7 @@ from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import PostgresOptions
 from sync.sources.postgres_session import Session, opened
 from sync.sources.postgres_types import Leaving, arrived, arrow_schema, leaving
-from sync.sources.queries import closest, pick, quoted, single_select, split_name
+from sync.sources.queries import Unparsed, closest, pick, quoted, single_select, split_name
 
 __all__ = ["PostgresSource"]
 
@@ -151,9 +151,20 @@ def _described(session: Session, relation: Relation) -> list[Leaving]:
 def _from(relation: Relation) -> str:
     """What stands for the relation in a FROM; names without quotes are folded as PostgreSQL does it."""
     if relation.query is not None:
-        return f"({single_select(relation.query, 'postgres')[1]}\n) AS cohort"
+        return f"({_select(relation.query)}\n) AS cohort"
     parts = split_name(relation.table or "")
     return ".".join(quoted(name if written.startswith('"') else name.lower()) for name, written in parts)
+
+
+def _select(query: str) -> str:
+    """The query without its final semicolon; one that our parser cannot read is the server's to judge.
+
+    The server, too, takes one statement alone, and none that writes.
+    """
+    try:
+        return single_select(query, "postgres")[1]
+    except Unparsed:
+        return query.rstrip().removesuffix(";")
 
 
 def _shown(name: str) -> str:

@@ -62,18 +62,21 @@ def leaving(schema: Any) -> list[Leaving]:
 def _leaving(field: Any) -> Leaving:
     about = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
     theirs, name, column = about.get("POSTGRESQL:type", ""), field.name, quoted(field.name)
-    if theirs == "numeric":
-        return _numeric(name, int(about.get("POSTGRESQL:typmod", "-1")))
-    if theirs in ("json", "jsonb"):
-        return Leaving(name, column, "string", "JSON")
-    if theirs == "money":
-        digits, scale = _MONEY
-        return Leaving(name, f"{column}::numeric", f"decimal({digits},{scale})", f"DECIMAL({digits},{scale})")
-    if theirs == "oid":  # 32 bits without a sign, which the driver reads with one
-        return Leaving(name, f"{column}::int8", "int64", "BIGINT")
+    # By both: somebody's own type may be called `numeric`, too.
+    arrow = getattr(field.type, "extension_name", None) or str(field.type)
+    match theirs, arrow:
+        case "numeric", "arrow.opaque":
+            return _numeric(name, int(about.get("POSTGRESQL:typmod", "-1")))
+        case "json" | "jsonb", "arrow.json":
+            return Leaving(name, column, "string", "JSON")
+        case "money", "int64":
+            digits, scale = _MONEY
+            decimal = f"({digits},{scale})"
+            return Leaving(name, f"{column}::numeric", f"decimal{decimal}", f"DECIMAL{decimal}")
+        case "oid", "int32":  # 32 bits without a sign, which the driver reads with one
+            return Leaving(name, f"{column}::int8", "int64", "BIGINT")
     if theirs in _UNREADABLE:
         return Leaving(name, column, theirs, "UNKNOWN")
-    arrow = str(field.type)
     if arrow in _AS_THEY_ARE:
         return Leaving(name, column, arrow, _AS_THEY_ARE[arrow])
     if arrow.startswith(("list<", "struct<")):  # the driver flattens arrays of more than one dimension

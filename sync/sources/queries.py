@@ -12,7 +12,7 @@ from sync.errors import SourceError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["closest", "pick", "qualify", "quoted", "single_select", "split_name"]
+__all__ = ["Unparsed", "closest", "pick", "qualify", "quoted", "single_select", "split_name"]
 
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 
@@ -58,6 +58,10 @@ def pick(wanted: Sequence[str], there: Sequence[str], title: str) -> list[str]:
     return list(dict.fromkeys(found)) or list(there)
 
 
+class Unparsed(SourceError):
+    """The query is not SQL, or not the SQL that our parser knows: the warehouse may know better."""
+
+
 def single_select(query: str, dialect: str) -> tuple[exp.Query, str]:
     """The query's tree and its text without the final semicolon; raises `SourceError` HG204 for anything else."""
     import sqlglot
@@ -77,7 +81,7 @@ def single_select(query: str, dialect: str) -> tuple[exp.Query, str]:
         line, column = where[0].get("line"), where[0].get("col")
         at = f" near line {line}, column {column}" if line else ""
         message = f"the cohort's query cannot be read{at}: {where[0].get('description', 'not valid SQL')}"
-        raise SourceError(message, code="HG204", fix="give a single SELECT") from None
+        raise Unparsed(message, code="HG204", fix="give a single SELECT") from None
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise SourceError("the cohort's query is not a single SELECT", code="HG204", fix="give a single SELECT")
     return statements[0], query[:end]

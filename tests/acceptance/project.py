@@ -26,8 +26,7 @@ PEOPLE = """
 
 _CONFIG = """\
 [sources.warehouse]
-type = "duckdb"
-path = "warehouse.duckdb"
+{warehouse}
 
 [destinations.sink]
 type = "webhook"
@@ -157,6 +156,7 @@ class Project:
     concurrency: int = 4
     mode: str = "mirror"
     sync: str = "sink-vip"
+    warehouse: str = 'type = "duckdb"\npath = "warehouse.duckdb"'
     destination: str = ""  # more lines of [destinations.sink]
     extra: str = ""  # more of config.toml
     more: str = ""  # more lines of the sync, indented by four
