@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -167,7 +167,7 @@ def postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cluster(programs: Path, folder: Path) -> Iterator[Postgres]:
+def _cluster(programs: Path, folder: Path) -> Generator[Postgres, None, None]:
     server = Postgres(free_port(), folder, programs, folder / "server.crt")
     word, key, data, log = folder / "password", folder / "server.key", folder / "data", folder / "log"
     word.write_text(server.password)

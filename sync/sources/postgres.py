@@ -178,11 +178,11 @@ def _spool(batches: Iterable[Any], schema: Any, file: Path) -> None:
 
     try:
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        # Read once or twice and then removed: dictionaries and statistics would cost more than they save.
+        # Read a few times and then removed: what would make it smaller costs more than it saves.
         with (
             open(handle, "wb") as out,  # noqa: PTH123
             pyarrow.parquet.ParquetWriter(
-                out, schema, compression="zstd", use_dictionary=False, write_statistics=False
+                out, schema, compression="lz4", use_dictionary=False, write_statistics=False
             ) as writer,
         ):
             for batch in batches:
