@@ -197,12 +197,21 @@ def build_client(
 
 
 def offline_client(connector: type[Connector[Any]], config: Config) -> DestinationClient:
-    """A client that refuses to send, for reading a connector's objects without touching the network."""
+    """A client that refuses to send, for reading a connector's objects without touching the network.
+
+    It has no credentials: secrets may be placeholders, which are no key files.
+    """
 
     def refuse(request: httpx.Request) -> httpx.Response:
         raise Unavailable(f"{host_of(request)} was not asked: this client is offline", applied=False)
 
-    return build_client(connector, config, timeout=0, transport=httpx.MockTransport(refuse))
+    return DestinationClient(
+        connector,
+        base_url=connector.base_url(config),
+        before_request=_nothing,
+        timeout_s=0,
+        transport=httpx.MockTransport(refuse),
+    )
 
 
 def turn(http: httpx.Client) -> float:

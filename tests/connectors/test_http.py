@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
-from sync.sdk.auth import Basic, Bearer, ClientCredentials, Header
+from sync.sdk.auth import Basic, Bearer, ClientCredentials, Header, ServiceAccount
 from sync.sdk.connector import Config, Connector
 from sync.sdk.http import DestinationClient, build_client, offline_client, reset_after, retry_after
 from sync.sdk.nouns import Batch, Outcome
@@ -414,6 +414,15 @@ def test_an_error_quotes_neither_what_the_peer_sent_nor_the_path() -> None:
 def test_an_offline_client_sends_nothing() -> None:
     with pytest.raises(Unavailable, match="offline"):
         offline_client(Plain, Config()).get("/")
+
+
+def test_an_offline_client_reads_no_credentials_for_they_may_be_placeholders() -> None:
+    class Keyed(Plain):
+        @classmethod
+        def auth(cls, config: Config) -> httpx.Auth:
+            return ServiceAccount(SecretStr("placeholder"), scope="all")
+
+    assert offline_client(Keyed, Config()).auth is None
 
 
 @pytest.mark.parametrize(
