@@ -175,7 +175,7 @@ class Unleash(Connector[UnleashConfig]):
         unfit = sum(not 0 < len(value) <= _LONGEST for value in values)
         if unfit:
             fix = "leave them out of the cohort, or map another column"
-            unfit_are = f"{unfit:,} identifiers are empty or have more than {_LONGEST} characters"
+            unfit_are = f"{unfit:,} of {len(values):,} identifiers are empty or longer than {_LONGEST} characters"
             raise RequestError(f"{unfit_are}, which Unleash refuses", fix=fix)
 
 

@@ -35,12 +35,14 @@ def lifetime(settings: DeliverySettings) -> float:
 class Halt(HeadgateError):
     """Delivery ends early; what was not sent is kept.
 
-    `status` is what the run reports; `STOPPED` ends the run for good, any other leaves it to be resumed.
+    `status` is what the run reports. `ends`: the run is over for good, and the next one plans anew; else the next
+    one goes on with it.
     """
 
-    def __init__(self, status: RunStatus, message: str, *, code: str, fix: str = "") -> None:
+    def __init__(self, status: RunStatus, message: str, *, code: str, fix: str = "", ends: bool = False) -> None:
         super().__init__(message, code=code, fix=fix)
         self.status = status
+        self.ends = ends
 
 
 @dataclass
@@ -171,4 +173,5 @@ class Dispatch:
             f"more than {limit:g} %: guardrail rejected_share stopped the run",
             code="HG522",
             fix=f"see why: headgate rejected list {self.job.name}; nothing that failed is marked as synced",
+            ends=True,
         )

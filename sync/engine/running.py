@@ -147,9 +147,9 @@ class Running:
         return self._sent(plan, run, tally, str(status))
 
     def _halted(self, plan: Plan, run: Run, tally: Tally, halt: Halt) -> SyncReport:
-        """A guardrail's stop ends the run; anything else leaves it open for the next one."""
-        if halt.status is RunStatus.STOPPED:
-            self._settle(plan, run, tally, RunStatus.STOPPED, {"code": halt.code, "message": halt.message})
+        """Where it does not end the run, the next one goes on with it."""
+        if halt.ends:
+            self._settle(plan, run, tally, halt.status, {"code": halt.code, "message": halt.message})
         else:
             self.means.state.record(self.event("run.interrupted", run.id, code=halt.code, why=halt.message))
         report = self._sent(plan, run, tally, str(halt.status))

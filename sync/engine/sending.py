@@ -222,12 +222,15 @@ class Sender:
             raise self._down(error.message, error.code, error.retry_after) from error
 
     def _refused(self, push: _Push, batch: Batch, error: RequestError) -> None:
-        """Cut the batch in halves; a record that is refused alone is rejected."""
+        """Cut the batch in halves; a record that is refused alone is rejected.
+
+        A snapshot has no halves. It ends the run: what mends it is another cohort, which only a new plan has.
+        """
         row = push.row
         if self._dispatch.snapshot:
             if push.certain:
                 self._settle(push, 0)
-            raise Halt(RunStatus.FAILED, error.message, code=error.code, fix=error.fix) from error
+            raise Halt(RunStatus.FAILED, error.message, code=error.code, fix=error.fix, ends=True) from error
         if not push.certain and not self._job.spec.idempotent:
             self._unclear(push, batch, str(error))
         elif row.size == 1:

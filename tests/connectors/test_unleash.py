@@ -184,7 +184,7 @@ def test_a_value_that_the_server_refuses_is_told_of_without_being_told(
 ) -> None:
     fake.add_segment("winback", members())
 
-    with pytest.raises(RequestError, match="1 identifiers are empty or have more than 100 characters") as raised:
+    with pytest.raises(RequestError, match="1 of 2 identifiers are empty or longer than 100") as raised:
         push(unleash, "ada", value)
 
     assert "xxx" not in raised.value.message + raised.value.detail
