@@ -180,9 +180,9 @@ class Attio(Connector[AttioConfig]):
         return read(_Made, self.send("POST", "/v2/lists", {"data": made}), at="data").id.list_id
 
     def describe(self, object: str) -> Iterable[Field]:
-        """The attributes of people and companies that may be written; those of an entry are its list's own."""
+        """The attributes of people and companies that may be written; of an entry none: each list has its own."""
         if object == "list_entry":
-            return self.objects[object].fields
+            return ()
         response = self.send("GET", f"/v2/objects/{_SLUGS[object]}/attributes")
         found = read(list[_Attribute], response, at="data")
         return [

@@ -89,8 +89,9 @@ class _Line(Shape):
 
     @property
     def reason(self) -> str:
-        """The code and the words."""
-        return ": ".join(part for part in (self.code, self.message) if part) or "The Trade Desk gave no reason"
+        """The code and the words, without the number of the item, which says nothing afterwards."""
+        words = re.sub(rf",? *{_NUMBER.pattern}", "", self.message or "")
+        return ": ".join(part for part in (self.code, words) if part) or "The Trade Desk gave no reason"
 
 
 class _Answer(Shape):

@@ -83,8 +83,8 @@ class Described(Shape):
 
 
 def field_of(one: _Column) -> Field | None:
-    """The field of a column; None where it cannot be written."""
-    if not (one.createable or one.updateable):
+    """The field of a column; None where it cannot be written, or is written once: whose row it is."""
+    if not one.updateable and not (one.createable and not one.name.endswith("Id")):
         return None
     needed = one.createable and not one.nillable and not one.defaulted
     kind = _TYPES.get(one.type, "string")

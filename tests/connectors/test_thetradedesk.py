@@ -156,7 +156,7 @@ def test_each_id_of_a_person_is_an_item_of_its_own(fake: FakeTradeDesk, desk: Th
 def test_a_refused_line_rejects_its_record_and_no_other(fake: FakeTradeDesk, desk: TheTradeDesk) -> None:
     receipts = push(desk, change("ada"), change("bad", tdid="not-a-guid"), change("bob", tdid=guid("b")))
 
-    assert receipts["bad"] == Receipt("bad", Status.REJECTED, "MissingUserId: Invalid TDID, item #2")
+    assert receipts["bad"] == Receipt("bad", Status.REJECTED, "MissingUserId: Invalid TDID")
     assert {receipts["ada"].status, receipts["bob"].status} == {Status.ACCEPTED}
     assert fake.members("lapsed") == {"Xiada", guid("b")}
 
