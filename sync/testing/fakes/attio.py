@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -358,4 +358,17 @@ def ready() -> Ready:
     """A workspace with a list of people."""
     workspace = FakeAttio()
     people = workspace.add_list("Lapsed buyers")
-    return Ready(workspace, lambda url: {"base_url": url, "token": workspace.token}, {"list_entry": people})
+
+    def members(object: str, audience: str) -> set[str]:
+        kind = "companies" if object == "company" else "people"
+        records = workspace.records[kind]
+        ids = workspace.members(audience) if object == "list_entry" else records
+        return {records[id][_UNIQUE[kind]][0] for id in ids}
+
+    def know(object: str, people: Iterable[str]) -> None:
+        for address in people if object == "list_entry" else ():
+            workspace.add("people", address)
+
+    options = {"token": workspace.token}
+    audiences = {"list_entry": people}
+    return Ready(workspace, lambda url: {**options, "base_url": url}, audiences, members=members, know=know)

@@ -207,4 +207,11 @@ def ready() -> Ready:
     fake = FakeBraze()
     fake.groups["group-1"] = {}
     audiences = {"membership": "lapsed_buyer", "subscription_group": "group-1"}
-    return Ready(fake, lambda url: {"api_key": "key-test", "base_url": url}, audiences)
+
+    def members(object: str, audience: str) -> set[str]:
+        if object == "subscription_group":
+            return {id for id, state in fake.groups[audience].items() if state == "subscribed"}
+        found = [one for one in fake.profiles if object == "user" or one.get(audience) is True]
+        return {one["external_id"] for one in found}
+
+    return Ready(fake, lambda url: {"api_key": "key-test", "base_url": url}, audiences, members=members)

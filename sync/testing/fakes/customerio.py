@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import httpx
@@ -156,4 +157,15 @@ def ready() -> Ready:
     segment = app.add_segment()
     app.segments[segment].add(app.add_person(id="7", email="ada@example.com"))
     options = {"site_id": app.site_id, "api_key": app.api_key}
-    return Ready(app, lambda url: options | {"base_url": f"{url}/api"}, {"segment_member": segment})
+
+    def members(object: str, audience: str) -> set[str]:
+        found = app.segments[audience] if object == "segment_member" else app.people
+        kind = "email" if object == "person_by_email" else "id"
+        return {app.people[one][kind] for one in found if kind in app.people[one]}
+
+    def know(object: str, people: Iterable[str]) -> None:
+        for id in people if object == "segment_member" else ():
+            app.add_person(id=id)
+
+    audiences = {"segment_member": segment}
+    return Ready(app, lambda url: options | {"base_url": f"{url}/api"}, audiences, members=members, know=know)

@@ -6,8 +6,11 @@ and the digest of the body go.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import re
+from collections.abc import Iterable
 from typing import ClassVar
 from xml.sax.saxutils import escape
 
@@ -140,4 +143,14 @@ def ready() -> Ready:
         "access_key_id": fake.key,
         "secret_access_key": "s3cr3t-of-the-fake",
     }
-    return Ready(fake, lambda url: {**given, "endpoint_url": url})
+    return Ready(fake, lambda url: {**given, "endpoint_url": url}, members=lambda *_: _rows(fake.objects.values()))
+
+
+def _rows(files: Iterable[bytes]) -> set[str]:
+    """What files of changes come to, one after the other, by the first column after `op`."""
+    found: set[str] = set()
+    for file in files:
+        _, *lines = csv.reader(io.StringIO(file.decode(), newline=""))
+        for op, identifier, *_ in lines:
+            (found.discard if op == "remove" else found.add)(identifier)
+    return found

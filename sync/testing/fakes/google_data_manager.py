@@ -255,6 +255,7 @@ def ready() -> Ready:
 
     def options(url: str) -> Json:
         key = fake.tokens.key(f"{url}/token")
-        return {"account_id": fake.account, "service_account": key, "base_url": url, "poll_after": 1.0}
+        known = {"account_id": fake.account, "service_account": key, "app_id": "com.acme.shop"}
+        return {**known, "base_url": url, "poll_after": 1.0}
 
-    return Ready(fake, options, audiences)
+    return Ready(fake, options, audiences, members=lambda _, audience: fake.lists[audience])

@@ -248,4 +248,8 @@ def ready() -> Ready:
         key = fake.tokens.key(f"{url}/token")
         return {"spreadsheet_id": fake.id, "service_account": key, "base_url": url}
 
-    return Ready(fake, options, {"row": "Lapsed buyers"})
+    def members(_: str, audience: str) -> set[str]:
+        tab = fake.tab(audience)
+        return {str(line[0]) for line in tab.lines(1, tab.rows - 1)}
+
+    return Ready(fake, options, {"row": "Lapsed buyers"}, members=members)

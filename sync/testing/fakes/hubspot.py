@@ -7,7 +7,7 @@ the first two. What they leave open follows the vendor's pages, and is marked be
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -296,4 +296,15 @@ def ready() -> Ready:
     audience = fake.add_list("Lapsed buyers")
     for number in range(100):
         fake.add_contact(f"person{number}@example.com", firstname=f"Person {number}")
-    return Ready(fake, lambda url: {"token": fake.token, "base_url": url}, {"list_member": audience})
+
+    def members(object: str, audience: str) -> set[str]:
+        ids = fake.lists[audience] if object == "list_member" else fake.contacts
+        return {fake.contacts[id]["email"] for id in ids}
+
+    def know(object: str, people: Iterable[str]) -> None:
+        for address in people if object == "list_member" else ():
+            fake.add_contact(address)
+
+    options = {"token": fake.token}
+    audiences = {"list_member": audience}
+    return Ready(fake, lambda url: {**options, "base_url": url}, audiences, members=members, know=know)

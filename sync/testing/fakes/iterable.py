@@ -194,4 +194,9 @@ def ready() -> Ready:
     """A project with an empty list."""
     fake = FakeIterable()
     list_id = fake.add_list("Lapsed buyers")
-    return Ready(fake, lambda url: {"api_key": "key-test", "base_url": url}, {"list_member": str(list_id)})
+
+    def members(object: str, audience: str) -> set[str]:
+        return set(fake.users) if object == "user" else fake.lists[int(audience)]
+
+    audiences = {"list_member": str(list_id)}
+    return Ready(fake, lambda url: {"api_key": "key-test", "base_url": url}, audiences, members=members)

@@ -303,4 +303,10 @@ def ready() -> Ready:
     app = FakeKlaviyo(rate=Rate(10, 1.0))
     audience = app.add_list("Lapsed buyers")
     app.lists[audience].add(app.add_profile(email="ada@example.com", first_name="Ada"))
-    return Ready(app, lambda url: {"api_key": app.api_key, "base_url": url}, {"list_member": audience})
+
+    def members(object: str, audience: str) -> set[str]:
+        ids = app.profiles if object == "profile" else app.lists[audience]
+        return {app.profiles[id]["email"] for id in ids}
+
+    audiences = {"list_member": audience}
+    return Ready(app, lambda url: {"api_key": app.api_key, "base_url": url}, audiences, members=members)

@@ -175,6 +175,7 @@ def ready() -> Ready:
         fake,
         lambda url: {**known, "base_url": url},
         {"segment_member": "winback", "big_segment_member": "everybody"},
+        members=lambda _, audience: set(fake.segments[audience].included.get("user", ())),
     )
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import httpx
@@ -257,4 +258,14 @@ def ready() -> Ready:
     segment = app.add_segment("Lapsed buyers")
     app.segments[segment].add(app.add_contact("ada@example.com", FNAME="Ada"))
     options = {"api_key": app.api_key, "list_id": app.list_id}
-    return Ready(app, lambda url: options | {"base_url": f"{url}/3.0"}, {"segment_member": segment})
+
+    def members(object: str, audience: str) -> set[str]:
+        hashes = app.contacts if object == "member" else app.segments[audience]
+        return {app.contacts[hash]["email_address"] for hash in hashes}
+
+    def know(object: str, people: Iterable[str]) -> None:
+        for address in people if object == "segment_member" else ():
+            app.add_contact(address)
+
+    audiences = {"segment_member": segment}
+    return Ready(app, lambda url: options | {"base_url": f"{url}/3.0"}, audiences, members=members, know=know)

@@ -24,6 +24,7 @@ Json = dict[str, Any]
 Pair = tuple[str, str]
 _HASHED = {"EMAIL", "PHONE", "GEN", "DOBY", "DOBM", "DOBD", "LN", "FN", "FI", "CT", "ST", "ZIP", "COUNTRY"}
 _PLAIN = {"MADID", "EXTERN_ID", "LOOKALIKE_VALUE"}
+_TELLING = {"EMAIL", "PHONE", "MADID", "EXTERN_ID"}  # the others are shared by many
 _DIGEST = re.compile("[0-9a-f]{64}")
 _SOURCES = {"USER_PROVIDED_ONLY", "PARTNER_PROVIDED_ONLY", "BOTH_USER_AND_PARTNER_PROVIDED"}
 _MOST = 10_000
@@ -33,8 +34,8 @@ _USERS = r"/v\d+\.\d/([^/]+)/users"
 class FakeMeta(Fake):
     """`audiences` has the rows by audience id, each a set of (key, value); `flagged` the ids of restricted ones.
 
-    A removal takes out every row that shares a value with it, as rows of one account do. With `secret`, requests
-    have to prove that they come from the app.
+    A removal takes out every row that is the same, or has something of a person's own in common with it, as rows
+    of one account do. With `secret`, requests have to prove that they come from the app.
     """
 
     routes: ClassVar[tuple[Route, ...]] = (
@@ -90,7 +91,7 @@ class FakeMeta(Fake):
         return self._change(asked, lambda rows, row: rows.add(row))
 
     def _remove(self, asked: Asked) -> httpx.Response:
-        return self._change(asked, lambda rows, row: rows.difference_update([r for r in rows if r & row]))
+        return self._change(asked, lambda rows, row: rows.difference_update([r for r in rows if _same(r, row)]))
 
     def _change(self, asked: Asked, change: Any) -> httpx.Response:
         (id,) = asked.parts
@@ -147,6 +148,11 @@ class FakeMeta(Fake):
         return httpx.Response(200, json={"id": self.add_audience()})
 
 
+def _same(one: frozenset[Pair], other: frozenset[Pair]) -> bool:
+    """Are two rows about one person."""
+    return one == other or any(kind in _TELLING for kind, _ in one & other)
+
+
 def _row(schema: list[str], data: list[Any]) -> frozenset[Pair] | None:
     """What a row is matched by; None where the entry is invalid."""
     pairs = [(key, value) for key, value in zip(schema, data, strict=True) if value != ""]
@@ -169,4 +175,5 @@ def ready() -> Ready:
         fake,
         lambda url: {"token": fake.token, "ad_account_id": fake.account, "base_url": url},
         {"audience_user": audience},
+        members=lambda _, audience: {value for kind, value in fake.values(audience) if kind in _TELLING},
     )

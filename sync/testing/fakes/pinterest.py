@@ -167,4 +167,5 @@ def ready() -> Ready:
         fake,
         lambda url: {"token": fake.token, "ad_account_id": fake.account, "base_url": url},
         {"customer_list_member": audience},
+        members=lambda _, audience: fake.lists[audience],
     )

@@ -7,7 +7,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -119,14 +120,23 @@ class Fake(ABC):
         return self.no_route(request)
 
 
+def _nobody(object: str, people: Iterable[str]) -> None:
+    """For a platform that takes everybody."""
+
+
 @dataclass(frozen=True)
 class Ready:
     """A fake with an account in it, to be tried: each module of fakes has one as `ready()`.
 
     `options` gives the destination's configuration for a fake that is served at a URL; `audiences` has the id of
-    an audience that is there, by object.
+    an audience that is there, by object. `members` answers, for an object and the audience it is about, who is
+    there now: each by the identifier that the platform keeps, a digest where it keeps digests. `know` makes people
+    known to the account, by their identifiers, where an object takes nobody whom the platform does not know;
+    elsewhere it does nothing.
     """
 
     app: Fake
     options: Callable[[str], Mapping[str, object]]
     audiences: Mapping[str, str] = field(default_factory=dict)
+    members: Callable[[str, str], AbstractSet[str]] = field(kw_only=True)
+    know: Callable[[str, Iterable[str]], None] = field(default=_nobody, kw_only=True)

@@ -430,4 +430,16 @@ def ready() -> Ready:
     """An org with a campaign."""
     org = FakeSalesforce()
     campaign = org.add("Campaign", Name="Lapsed buyers")
-    return Ready(org, lambda url: {"base_url": url, "access_token": org.token}, {"campaign_member": campaign})
+
+    def members(object: str, audience: str) -> set[str]:
+        if object == "campaign_member":
+            return {org.records["Contact"][id]["Email"] for id in org.members(audience)}
+        return {one["External_Id__c"] for one in org.records[object.capitalize()].values()}
+
+    def know(object: str, people: Iterable[str]) -> None:
+        for address in people if object == "campaign_member" else ():
+            org.add("Contact", LastName="Buyer", Email=address)
+
+    options = {"access_token": org.token}
+    audiences = {"campaign_member": campaign}
+    return Ready(org, lambda url: {"base_url": url, **options}, audiences, members=members, know=know)

@@ -132,7 +132,12 @@ def ready() -> Ready:
     """A project with an empty id list."""
     fake = FakeStatsig()
     fake.segments["winback"] = Segment("winback")
-    return Ready(fake, lambda url: {"key": fake.key, "base_url": url}, {"segment_member": "winback"})
+    return Ready(
+        fake,
+        lambda url: {"key": fake.key, "base_url": url},
+        {"segment_member": "winback"},
+        members=lambda _, audience: set(fake.segments[audience].ids),
+    )
 
 
 def _paging(asked: Asked, size: int, page: int, total: int) -> Json:

@@ -128,4 +128,5 @@ def ready() -> Ready:
         fake,
         lambda url: {"token": fake.token, "advertiser_id": fake.advertiser, "base_url": url},
         {"segment_member": "lapsed-buyers"},
+        members=lambda _, audience: fake.members(audience),
     )

@@ -148,7 +148,12 @@ def ready() -> Ready:
     """An instance with a segment that nobody is in."""
     fake = FakeUnleash()
     id = fake.add_segment("winback", {"contextName": "userId", "operator": "IN", "values": []})
-    return Ready(fake, lambda url: {"token": fake.token, "base_url": url}, {"segment_member": id})
+    return Ready(
+        fake,
+        lambda url: {"token": fake.token, "base_url": url},
+        {"segment_member": id},
+        members=lambda _, audience: set(fake.members(audience)),
+    )
 
 
 def _stored(constraint: Json) -> Json:

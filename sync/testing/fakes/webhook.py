@@ -89,4 +89,9 @@ def _problem(body: object) -> str:
 def ready() -> Ready:
     """A receiver, for the webhook connector."""
     secret = "shared-with-the-fake"  # noqa: S105 - it guards nothing
-    return Ready(FakeReceiver(secret), lambda url: {"url": f"{url}/records", "secret": secret})
+    receiver = FakeReceiver(secret)
+    return Ready(
+        receiver,
+        lambda url: {"url": f"{url}/records", "secret": secret},
+        members=lambda *_: receiver.crm.people.keys(),
+    )
