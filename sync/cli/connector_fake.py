@@ -64,7 +64,10 @@ def _ready(name: str) -> Ready:
 
     connector = load(name)
     if not name.isidentifier() or find_spec(f"{_WHERE}.{name}") is None:
-        raise UsageError(f"there is no stand-in for {connector.title}", fix="use a test account of the platform")
+        raise UsageError(
+            f"there is no stand-in for {connector.title}",
+            fix="try it on a test account, or a database, of your own",
+        )
     ready: Ready = import_module(f"{_WHERE}.{name}").ready()
     return ready
 

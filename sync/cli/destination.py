@@ -161,14 +161,15 @@ def _described(connector: Connector[Any], object: str) -> list[Field]:
     """What the account says; where it cannot be asked, what the connector knows."""
     from sync.sdk.connector import Describes
 
-    if isinstance(connector, Describes):
-        return sorted(connector.describe(object), key=lambda field: field.name)
     spec = connector.objects[object]
+    said = connector.describe(object) if isinstance(connector, Describes) else ()
+    if found := {field.name: field for field in said}:
+        return sorted(({f.name: f for f in spec.identifiers} | found).values(), key=lambda field: field.name)
     if spec.open_fields:
         raise HeadgateError(
             f"connector '{connector.name}' cannot list the fields of '{object}'",
             code="HG531",
-            fix="look in the platform itself",
+            fix="take any name that the destination knows, and see what a small first run makes of it",
         )
     return list(spec.fields)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sync.cli import output
+from sync.cli import output, words
 from sync.cli.context import Session, opened
 from sync.cli.doctor_state import encryption, loose, loose_secrets
 from sync.cli.options import Options
@@ -97,7 +97,7 @@ def _project(session: Session) -> Check:
     errors = [p for p in problems if not p.warning]
     if project is None or errors:
         return Check("project", False, f"{len(errors)} to mend", session.command("validate --offline"))
-    return Check("project", True, f"{len(project.syncs())} syncs in {session.root.resolve()}")
+    return Check("project", True, f"{words.several(len(project.syncs()), 'sync')} in {session.root.resolve()}")
 
 
 def _guard(name: str, check: Callable[[], Check]) -> Check:
@@ -187,7 +187,7 @@ def _audit(session: Session) -> Check:
         result = session.audit.verify(connection)
     if not result.ok:
         return Check("audit log", False, result.findings[0].message, session.command("audit verify"))
-    return Check("audit log", True, f"{result.events:,} events, {result.witnessed:,} vouched for")
+    return Check("audit log", True, f"{words.several(result.events, 'event')}, {result.witnessed:,} vouched for")
 
 
 def _connections(session: Session) -> Iterator[Check]:

@@ -44,11 +44,14 @@ def list_(options: Options, sync: str | None, given_up: bool, limit: int) -> Non
             return
         for (name, _, reason), count in groups.most_common(20):
             output.say(f"{name}: {count:,} x {words.cut(reason, 60)}")
+        if not found:
+            output.say("no rejected records", kind="ok")
+            return
         _table(found[:limit], session.ledger.now())
         if len(found) > limit:
             output.say(f"... and {len(found) - limit:,} more (--limit)")
-        if not found:
-            output.say("no rejected records", kind="ok")
+        first = found[0]
+        output.say(f"  next: {session.command(f'rejected show {first.sync} {_handle(first)[:12]}')}")
 
 
 @command.command("show")
@@ -135,10 +138,11 @@ def _set(
     if session.options.json:
         output.document(f"rejected {name}", sync=sync, count=count, exit_code=0)
     elif retry:
-        output.say(f"{count:,} records go with the next run of {sync}", kind="ok")
+        goes = "goes" if count == 1 else "go"
+        output.say(f"{words.several(count, 'record')} {goes} with the next run of {sync}", kind="ok")
         output.say(f"  next: {session.command(f'run {sync}')}")
     else:
-        output.say(f"{count:,} records of {sync} are given up", kind="ok")
+        output.say(f"{words.several(count, 'record')} of {sync} given up", kind="ok")
 
 
 def _handle(record: RejectedRecord) -> str:
@@ -178,13 +182,13 @@ def _values(session: Session, record: RejectedRecord, *, reveal: bool) -> Any:
 
 
 def _table(records: list[RejectedRecord], now: float) -> None:
-    if not records:
-        return
-    table = output.table(
-        "sync", "key", "op", "tries", "last", "next try", "reason", right=("tries",), fold=("sync", "reason")
-    )
+    """With the sync's name where there are several: the reasons need the room."""
+    named = ("sync",) if len({r.sync for r in records}) > 1 else ()
+    columns = (*named, "key", "op", "tries", "last", "next try", "reason")
+    table = output.table(*columns, right=("tries",), fold=("sync", "reason"))
     for r in records:
         waits = "given up" if r.given_up_at else ("next run" if r.next_at <= now else words.due(r.next_at, now))
         reason = output.visible(words.cut(words.masked(r.reason), 120))
-        table.add_row(r.sync, _handle(r)[:12], r.op, str(r.attempts), words.age(r.last_at, now), waits, reason)
+        name = (r.sync,) if named else ()
+        table.add_row(*name, _handle(r)[:12], r.op, str(r.attempts), words.age(r.last_at, now), waits, reason)
     output.console().print(table)

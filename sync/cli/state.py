@@ -29,7 +29,7 @@ def show(options: Options, syncs: tuple[str, ...]) -> None:
             output.document("state show", syncs=found, exit_code=0)
             return
         for one in found:
-            output.say(f"{one['sync']}: {one['members']:,} members, generation {one['generation']}")
+            output.say(f"{one['sync']}: {words.several(one['members'], 'member')}, generation {one['generation']}")
             for name in ("since", "base", "delta", "open_run", "dirty", "rejected"):
                 if one[name]:
                     output.say(f"  {name.replace('_', ' ')}: {one[name]}")

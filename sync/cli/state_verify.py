@@ -55,7 +55,8 @@ def _show(session: Session, job: SyncJob, found: Verified, samples: Sequence[dic
     says = "the destination has what it acknowledged" if found.same else "the destination differs"
     output.say(f"{job.name} -> {target}: {says}", kind="ok" if found.same else "warning")
     output.say(
-        f"  {result.members:,} members, {result.found:,} at the destination, {result.in_step:,} in step; "
+        f"  {words.several(result.members, 'member')}, {result.found:,} at the destination, "
+        f"{result.in_step:,} in step; "
         f"{words.several(result.requests, 'request')}"
     )
     for name, meaning in _FINDINGS.items():

@@ -77,7 +77,7 @@ def _show(session: Session, found: list[Standing]) -> None:
     from rich.text import Text
 
     now = session.ledger.now()
-    columns = ("sync", "health", "activity", "ran", "next in", "source age", "members", "rejected")
+    columns = ("sync", "health", "activity", "ran", "next", "source", "members", "rejected")
     table = output.table(*columns, right=("members", "rejected"), fold=("sync",))
     for one in found:
         last = one.last_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sync.cli import output
+from sync.cli import output, words
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 
@@ -36,6 +36,6 @@ def command(options: Options, offline: bool) -> int:
     if errors:
         output.say(f"{len(errors)} to mend", kind="error", err=True)
     else:
-        asked = "" if offline else ", and the warehouse has what they name"
-        output.say(f"{syncs} sync{'s' * (syncs != 1)} in order{asked}", kind="ok")
+        asked = "" if offline else f", and the warehouse has what {'it names' if syncs == 1 else 'they name'}"
+        output.say(f"{words.several(syncs, 'sync')} in order{asked}", kind="ok")
     return code
