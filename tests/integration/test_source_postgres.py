@@ -458,6 +458,14 @@ def test_every_mode_of_tls_encrypts(warehouse: Warehouse, mode: str) -> None:
     assert "TLSv1" in warehouse.source(sslmode=mode).check()
 
 
+def test_a_server_that_the_system_vouches_for_needs_no_file(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(warehouse.server.certificate))
+
+    assert "TLSv1" in warehouse.source(ssl_root_cert=None).check()
+
+
 def test_without_tls_nothing_is_sent_unless_the_mode_says_so(warehouse: Warehouse) -> None:
     assert warehouse.source(sslmode="disable", ssl_root_cert=None).check().endswith("no TLS")
     heard = bytearray()
