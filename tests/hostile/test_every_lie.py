@@ -89,7 +89,7 @@ def test_no_lie_is_believed_and_an_honest_run_sets_everything_right(
     assert not stage.liar.heard  # nothing is left to do
 
 
-# Polls of Data Manager's jobs name nobody, so each is lied to: such a run ends as failed, which is not green either.
+# Polls of Data Manager's jobs name nobody, so each is lied to: such a run fails, which is not green either.
 _ENDING = [stand for stand in STANDS.values() if stand.connector != "google_data_manager"]
 
 
