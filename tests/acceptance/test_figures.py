@@ -28,6 +28,7 @@ def test_help_takes_less_than_three_tenths_of_a_cpu_second(project: Project) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_hundred_thousand_records_cost_at_most_a_cpu_second_per_29000(tmp_path: Path) -> None:
     rates = []
     for attempt in range(3):
@@ -38,6 +39,7 @@ def test_a_hundred_thousand_records_cost_at_most_a_cpu_second_per_29000(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_slow_destination_is_given_5000_records_a_second(tmp_path: Path) -> None:
     done = deliver(tmp_path / "slow", 100_000, latency=0.1, batch_size=100, concurrency=16)
 
@@ -45,6 +47,7 @@ def test_a_slow_destination_is_given_5000_records_a_second(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_a_million_rows_stay_under_300_mb(tmp_path: Path) -> None:
     done = deliver(tmp_path / "million", 1_000_000, batch_size=1_000, concurrency=4)
 
@@ -52,6 +55,7 @@ def test_a_million_rows_stay_under_300_mb(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_an_unchanged_million_stays_under_300_mb_and_five_cpu_seconds(tmp_path: Path) -> None:
     folder = tmp_path / "million"
     folder.mkdir()

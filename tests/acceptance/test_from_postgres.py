@@ -171,6 +171,7 @@ def floor(warehouse: Warehouse) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_an_unchanged_million_costs_at_most_twice_reading_and_hashing_it(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ print(next(line.split()[1] for line in status.splitlines() if line.startswith("V
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_reading_five_million_rows_stays_under_500_mb(warehouse: Warehouse, tmp_path: Path) -> None:
     warehouse.ask(f"CREATE VIEW vip_cohort AS {PEOPLE.format(count=5_000_000)}")
     server = warehouse.server
