@@ -214,11 +214,14 @@ class History:
             self.machine.ledger, self.scheduler, self.witness, working, self.rng, self.commits, self.seen
         )
         connect: Any = Asking if self.script.jobs else Client
+        whole = self.script.kind == "snapshot"  # of which there is but one batch, whatever its size
         job = self.machine.job(
             self.script.kind,
             lambda: self._staged(working),
             lambda before: connect(self, working, before),
-            limits=Limits(batch_size=self.script.batch_size, concurrency=self.script.concurrency),
+            limits=Limits(
+                batch_size=None if whole else self.script.batch_size, concurrency=self.script.concurrency
+            ),
             mapping=self.mapping,
         )
         pacers = Pacers(lambda: self.scheduler.now)

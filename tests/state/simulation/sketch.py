@@ -168,7 +168,9 @@ def sketched(machine: Machine, uuid: Callable[[], str]) -> Iterator[None]:
     from unittest.mock import patch
 
     @contextlib.contextmanager
-    def observe(state: StateReader, settings: EngineSettings, job: SyncJob, cause: str) -> Iterator[Observed]:
+    def observe(
+        state: StateReader, settings: EngineSettings, job: SyncJob, cause: str, stop: object
+    ) -> Iterator[Observed]:
         cohort: Any = job.source()
         rows = cohort.read()
         generation: Generation = state.generation(job.name)

@@ -6,6 +6,7 @@ Every module of the engine, and the ledger's leases, has its names replaced: a n
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 import pkgutil
@@ -63,9 +64,11 @@ class Lock:
 class Thread:
     """`threading.Thread`: one more of the process that starts it."""
 
-    def __init__(self, scheduler: Scheduler, target: Callable[[], None], **_: Any) -> None:
+    def __init__(
+        self, scheduler: Scheduler, target: Callable[..., None], args: tuple[Any, ...] = (), **_: Any
+    ) -> None:
         self._scheduler = scheduler
-        self._target = target
+        self._target = functools.partial(target, *args)
         self._ended: Callable[[], bool] = lambda: True
 
     def start(self) -> None:
