@@ -68,6 +68,7 @@ def project(folder: Path, url: str, sync: str = "sink-vip") -> Project:
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Path, figures: Figures) -> None:
     receiver = Receiver()
     with serve(receiver) as url:
@@ -81,6 +82,7 @@ def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.measured
 def test_two_processes_at_once_share_one_quota(tmp_path: Path, figures: Figures) -> None:
     receiver = Receiver()
     with serve(receiver) as url:

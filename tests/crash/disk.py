@@ -29,7 +29,8 @@ def small_disk(folder: Path, kib: int) -> Iterator[Disk]:
         subprocess.run(["cp", "-a", f"{moved}/.", str(folder)], check=True)
         yield Disk(folder)
     finally:
-        subprocess.run(["umount", str(folder)], check=False)
+        # A process that ends late may still stand in it: then it goes when that process does.
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
         with contextlib.suppress(OSError):
             folder.rmdir()
             moved.rename(folder)
