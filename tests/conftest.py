@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest_plugins = ["tests.examples", "tests.figures", "tests.servers", "tests.integration.unleash_server"]
+pytest_plugins = [
+    "tests.examples", "tests.figures", "tests.servers", "tests.snowflake", "tests.integration.unleash_server",
+]  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,19 +1,26 @@
 """A server on the loopback that speaks Snowflake's protocol: fakesnow, with a real one's sign-in and refusals.
 
-Run in an environment of its own (fakesnow needs the 4.x connector): `python snowflake_server.py PORT`. A user
-`refuse_CODE` is refused at sign-in with that error number; a statement with `refuse_CODE` in it likewise.
-`GET /seen` has the sign-ins and statements so far, as JSON.
+Run in an environment of its own (fakesnow needs the 4.x connector): `python snowflake_server.py PORT PID`; it ends
+when the process PID does. A user `refuse_CODE` is refused at sign-in with that error number; a statement with
+`refuse_CODE` in it likewise. `GET /seen?database=NAME` has the sign-ins to a database and the statements of its
+sessions so far, as JSON.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+import pyarrow
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,7 +28,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 server = import_module("fakesnow.server")
-seen: dict[str, list[Any]] = {"logins": [], "queries": []}
+arrow = import_module("fakesnow.arrow")
+seen: dict[str, dict[str, list[Any]]] = defaultdict(lambda: {"logins": [], "queries": []})  # by database
+databases: dict[str, str] = {}  # of a session's token
 
 SESSION = re.compile(r"CURRENT_(USER|ROLE|WAREHOUSE)\(\)")
 MESSAGES = {
@@ -56,7 +65,8 @@ def refusal(text: str) -> JSONResponse | None:
 async def login(request: Request) -> JSONResponse:
     data = (await body_of(request))["data"]
     hidden = {"PASSWORD", "TOKEN"}
-    seen["logins"].append(
+    database = request.query_params.get("databaseName", "")
+    seen[database]["logins"].append(
         {k: ("given" if k in hidden else v) for k, v in data.items()} | {"url": dict(request.query_params)}
     )
     if refused := refusal(data.get("LOGIN_NAME") or ""):
@@ -68,13 +78,19 @@ async def login(request: Request) -> JSONResponse:
         "validityInSeconds": 3600,
         "masterValidityInSeconds": 14400,
     }
+    databases[body["data"]["token"]] = database
     return JSONResponse(body)
+
+
+def database_of(request: Request) -> str:
+    """The database that the request's session signed in to."""
+    return databases.get(server.to_token(request), "") if "Authorization" in request.headers else ""
 
 
 async def query(request: Request) -> JSONResponse:
     body = await body_of(request)
     text = body["sqlText"]
-    seen["queries"].append(text)
+    seen[database_of(request)]["queries"].append(text)
     body["sqlText"] = SESSION.sub(lambda m: f"'{m[1].lower()}'", text)  # fakesnow has no such functions
     answer: JSONResponse = refusal(text) or await server.query_request(replaced(request, body))
     return answer
@@ -87,13 +103,36 @@ def replaced(request: Request, body: dict[str, Any]) -> Request:
     return other
 
 
-async def telemetry(_: Request) -> JSONResponse:
-    seen["queries"].append("telemetry")
+async def telemetry(request: Request) -> JSONResponse:
+    seen[database_of(request)]["queries"].append("telemetry")
     return JSONResponse({"success": True})
 
 
-async def what_was_seen(_: Request) -> JSONResponse:
-    return JSONResponse(seen)
+async def what_was_seen(request: Request) -> JSONResponse:
+    return JSONResponse(seen[request.query_params.get("database", "")])
+
+
+structs = arrow.timestamp_to_sf_struct
+
+
+def with_nulls(times: Any) -> Any:
+    """Timestamps as fakesnow sends them, with their nulls, which it leaves out: each would be 1970-01-01."""
+    made = structs(times)
+    flat = times.combine_chunks() if isinstance(times, pyarrow.ChunkedArray) else times
+    parts = [made.field(i).fill_null(0) for i in range(made.type.num_fields)]
+    return pyarrow.StructArray.from_arrays(parts, fields=list(made.type), mask=flat.is_null())
+
+
+arrow.timestamp_to_sf_struct = with_nulls
+
+
+def end_with(process: int) -> None:
+    """End this process when another one has ended."""
+    with suppress(ProcessLookupError):
+        while True:
+            os.kill(process, 0)
+            time.sleep(0.5)
+    os._exit(0)
 
 
 REPLACED = {"/session/v1/login-request": login, "/queries/v1/query-request": query}
@@ -105,4 +144,5 @@ routes = [
 ]
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

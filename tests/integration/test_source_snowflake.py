@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
 import stat
-import subprocess
-import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -25,9 +18,7 @@ import pytest
 from sync.errors import SourceError
 from sync.sources import open_source
 from sync.sources.base import Column, Relation, Source
-
-SERVER = Path(__file__).with_name("snowflake_server.py")
-PACKAGES = ["fakesnow[server]==0.12.*", "snowflake-connector-python==4.8.*"]
+from tests.snowflake import Snowflake
 
 TABLE = """
 CREATE OR REPLACE TABLE {name} (id NUMBER, big NUMBER(30, 0), small NUMBER(9, 0), amount NUMBER(20, 4),
@@ -42,87 +33,17 @@ INSERT INTO {name} SELECT 987654321098, 987654321098765432109876543210, 7, 12345
 """
 
 
-def unavailable(reason: str) -> None:
-    """Skip on somebody's machine; fail where the tests are the gate."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def server_python(request: pytest.FixtureRequest) -> Path:
-    """The interpreter of an environment that has the server; made once and kept in pytest's cache."""
-    folder = (
-        Path(request.config.cache.mkdir("snowflake-server")) / f"py{sys.version_info.minor}-{PACKAGES[0][-6:-2]}"
-    )
-    python, done = folder / "bin" / "python", folder / "done"
-    if done.exists():
-        return python
-    uv = shutil.which("uv")
-    if uv is None:
-        unavailable("uv is not installed: it makes the Snowflake server's environment")
-    shutil.rmtree(folder, ignore_errors=True)
-    for command in (
-        ["venv", "-q", "--python", sys.executable, str(folder)],
-        ["pip", "install", "-q", "--python", str(python), *PACKAGES],
-    ):
-        # The project's own constraints must not reach in, so not from a folder of it.
-        made = subprocess.run(
-            [str(uv), *command], capture_output=True, text=True, timeout=170, check=False, cwd=folder.anchor
-        )
-        if made.returncode:
-            unavailable(f"the Snowflake server cannot be installed: {made.stderr[-300:]}")
-    done.touch()
-    return python
-
-
-@pytest.fixture(scope="session")
-def port(server_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = int(free.getsockname()[1])
-    log = tmp_path_factory.mktemp("server") / "log"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    with log.open("wb") as out:
-        command = [str(server_python), str(SERVER), str(number)]
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        try:
-            deadline = time.monotonic() + 60
-            while not answers(number):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    unavailable(f"the Snowflake server does not start: {log.read_text()[-500:]}")
-                time.sleep(0.1)
-            yield number
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
+@pytest.fixture
+def port(snowflake: Snowflake) -> int:
+    return snowflake.port
 
 
 def seen(port: int) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/seen") as answer:
-        return dict(json.load(answer))
+    return Snowflake(port).seen()
 
 
 def options(port: int, **more: Any) -> dict[str, Any]:
-    given = {
-        "type": "snowflake",
-        "account": "test",
-        "user": "loader",
-        "password": "canary-password",
-        "host": "127.0.0.1",
-        "port": port,
-        "protocol": "http",
-        "database": "db1",
-        "schema": "marts",
-        "login_timeout": 5,
-        **more,
-    }
-    return {k: v for k, v in given.items() if v is not None}
+    return Snowflake(port).options(**more)
 
 
 @pytest.fixture

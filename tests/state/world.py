@@ -203,7 +203,7 @@ class Warehouse(Source):
 
 
 @cache
-def _blank() -> bytes:
+def blank_ledger() -> bytes:
     """A ledger that was just made: making one takes longer than most tests."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
@@ -261,7 +261,7 @@ class World:
         path = self.root / "state" / "ledger.db"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_blank())
+            path.write_bytes(blank_ledger())
         return open_ledger(path, record=Audit(path.parent, self.root / "checkpoints").append)
 
     def close(self) -> None:

@@ -1,0 +1,119 @@
+"""A server that speaks Snowflake's protocol: installed once, started once for all processes of a pytest run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import absent, answers, free_port, until
+
+__all__ = ["Snowflake", "snowflake"]
+
+SERVER = Path(__file__).parent / "integration" / "snowflake_server.py"
+PACKAGES = ["fakesnow[server]==0.12.*", "snowflake-connector-python==4.8.*"]
+_STARTED: list[subprocess.Popen[bytes]] = []  # the server outlives the process that started it
+
+
+@dataclass(frozen=True)
+class Snowflake:
+    """The server. Each process of a pytest run has a database of its own in it, and sees what that was asked."""
+
+    port: int
+    database: str = field(default_factory=lambda: f"db_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}")
+    host: str = "127.0.0.1"
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        """`[sources.NAME]` of it; None takes an option out."""
+        given = {
+            "type": "snowflake",
+            "account": "test",
+            "user": "loader",
+            "password": "canary-password",
+            "host": self.host,
+            "port": self.port,
+            "protocol": "http",
+            "database": self.database,
+            "schema": "marts",
+            "login_timeout": 5,
+            **more,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def seen(self) -> dict[str, Any]:
+        """The sign-ins to our database and the statements in it so far: `logins`, `queries`."""
+        where = urllib.parse.urlencode({"database": self.database})
+        with urllib.request.urlopen(f"http://{self.host}:{self.port}/seen?{where}") as answer:
+            return dict(json.load(answer))
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep the other processes of this run, and of other runs, out until the end."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _installed(cache: Path) -> Path:
+    """The interpreter of an environment that has the server, which is made once and kept in pytest's cache."""
+    folder = cache / f"py{sys.version_info.minor}-{PACKAGES[0][-6:-2]}"
+    python, done = folder / "bin" / "python", folder / "done"
+    with _alone(cache / "lock"):
+        if done.exists():
+            return python
+        uv = shutil.which("uv")
+        if uv is None:
+            absent("uv is not installed: it makes the Snowflake server's environment")
+        shutil.rmtree(folder, ignore_errors=True)
+        for command in (
+            ["venv", "-q", "--python", sys.executable, str(folder)],
+            ["pip", "install", "-q", "--python", str(python), *PACKAGES],
+        ):
+            # The project's own constraints must not reach in, so not from a folder of it.
+            made = subprocess.run(
+                [uv, *command], capture_output=True, text=True, timeout=170, check=False, cwd=folder.anchor
+            )
+            if made.returncode:
+                absent(f"the Snowflake server cannot be installed: {made.stderr[-300:]}")
+        done.touch()
+    return python
+
+
+def _started(python: Path, folder: Path) -> int:
+    """The port of a server that ends when the pytest run does."""
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    port, log = free_port(), folder / "snowflake.log"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [str(python), str(SERVER), str(port), str(run)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+    until(lambda: answers(port), process, log, "the Snowflake server")
+    _STARTED.append(process)
+    return port
+
+
+@pytest.fixture(scope="session")
+def snowflake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snowflake:
+    """The server of this pytest run, with a database of this process's own in it."""
+    python = _installed(Path(request.config.cache.mkdir("snowflake-server")))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes of the run
+    port = folder / "snowflake.port"
+    with _alone(folder / "snowflake.lock"):
+        if not port.exists():
+            port.write_text(str(_started(python, folder)))
+    return Snowflake(int(port.read_text()))
