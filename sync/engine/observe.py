@@ -81,6 +81,7 @@ def observe(
     synced, and `Corrupt` where a members file is not what the ledger says.
     """
     source = job.source()
+    source.refresh = uuid.uuid4().hex[:16]
     where = Relation(job.cohort.source.table, job.cohort.source.query)
     with _interrupted(source, stop):
         columns = source.columns(where)
@@ -114,7 +115,7 @@ def observe(
             cohort = f"SELECT * EXCLUDE (forgotten) FROM ({marked}) WHERE NOT forgotten"
         found = scan(connection, marked, marked=bool(out))
         blank = Refresh(
-            id=uuid.uuid4().hex[:16],
+            id=source.refresh,
             sync=job.name,
             cohort=job.cohort.name,
             at=state.now(),

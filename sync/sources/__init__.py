@@ -47,7 +47,7 @@ def open_source(name: str, options: Mapping[str, Any], root: Path, purpose: str 
     if kind == "snowflake":
         from sync.sources.snowflake import SnowflakeSource
 
-        return SnowflakeSource(name, checked)
+        return SnowflakeSource(name, checked, purpose)
     if kind == "postgres":
         from sync.sources.postgres import PostgresSource
 

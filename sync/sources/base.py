@@ -47,6 +47,7 @@ class Source(ABC):
 
     name: str
     type: str
+    refresh: str = ""  # the one that it reads for, which a warehouse with tags on its queries is told
 
     @abstractmethod
     def check(self) -> str:

@@ -37,11 +37,23 @@ class DuckDBOptions(Options):
         return path
 
 
+_WAYS = {  # what each way to sign in needs, in this order
+    "snowflake": ("password",),
+    "username_password_mfa": ("password",),
+    "snowflake_jwt": ("private_key",),
+    "oauth": ("token",),
+    "programmatic_access_token": ("token",),
+    "oauth_client_credentials": ("oauth_client_id", "oauth_client_secret", "oauth_token_request_url"),
+    "externalbrowser": (),
+}
+_SECRETS = ("private_key", "token", "password", "oauth_client_secret")
+
+
 class SnowflakeOptions(Options):
     """A Snowflake account, and who reads from it with what.
 
-    One way to sign in is taken: `private_key`, else `token` (OAuth), else `password`, else
-    `authenticator = "externalbrowser"`.
+    `authenticator` says how; without it `private_key`, `token` (OAuth) or `password` does. The names are those of
+    Snowflake's documentation, "Connecting to Snowflake with the Python Connector".
     """
 
     account: str = Field(min_length=1, description="Account identifier: `myorg-account123`.")
@@ -50,33 +62,61 @@ class SnowflakeOptions(Options):
     warehouse: str | None = None
     database: str | None = None
     schema_: str | None = Field(default=None, alias="schema")
-    authenticator: Literal["snowflake", "snowflake_jwt", "oauth", "externalbrowser"] | None = None
+    authenticator: (
+        Literal[
+            "snowflake",
+            "username_password_mfa",
+            "snowflake_jwt",
+            "oauth",
+            "programmatic_access_token",
+            "oauth_client_credentials",
+            "externalbrowser",
+        ]
+        | None
+    ) = None
     private_key: SecretStr | None = Field(default=None, description="PEM text (PKCS #8), encrypted or not.")
     private_key_passphrase: SecretStr | None = None
-    token: SecretStr | None = Field(default=None, description="An OAuth access token.")
+    token: SecretStr | None = Field(default=None, description="An OAuth or a programmatic access token.")
     password: SecretStr | None = None
-    query_tag: str = "headgate"
-    statement_timeout: Duration = Field(default=3600.0, gt=0, description="Limit of one query.")
-    login_timeout: Duration = Field(default=60.0, gt=0, description="Limit of signing in.")
+    passcode: SecretStr | None = Field(default=None, description="Of the second factor, at this moment.")
+    oauth_client_id: str | None = None
+    oauth_client_secret: SecretStr | None = None
+    oauth_token_request_url: str | None = Field(default=None, description="Where the client gets its token.")
+    oauth_scope: str | None = None
+    timezone: str = Field(default="UTC", min_length=1, description="Of the session: what CURRENT_DATE() is.")
+    query_tag: str = Field(default="headgate", min_length=1, max_length=200, description="`app` in the query tag.")
+    statement_timeout: Duration = Field(default=3600.0, ge=1, le=604800, description="Limit of one query.")
+    login_timeout: Duration = Field(default=60.0, gt=0, le=3600, description="Limit of signing in.")
     session_parameters: dict[str, str | int | bool] = {}
     host: str | None = Field(default=None, description="Instead of ACCOUNT.snowflakecomputing.com.")
     port: int | None = Field(default=None, ge=1, le=65535)
     protocol: Literal["https", "http"] = "https"
+
+    @property
+    def way(self) -> str:
+        """How it signs in: a name of `authenticator`."""
+        if self.authenticator:
+            return self.authenticator
+        return "snowflake_jwt" if self.private_key else "oauth" if self.token else "snowflake"
 
     @model_validator(mode="before")
     @classmethod
     def _one_way_in(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        ways = [w for w in ("private_key", "token", "password") if value.get(w) is not None]
-        if len(ways) > 1:
-            raise ValueError(f"give one way to sign in, not {' and '.join(f'`{w}`' for w in ways)}")
-        if not ways and value.get("authenticator") != "externalbrowser":
-            raise ValueError("give `private_key`, `token` or `password`, or authenticator = 'externalbrowser'")
-        wanted = {"snowflake_jwt": "private_key", "oauth": "token", "snowflake": "password"}
-        needed = wanted.get(str(value.get("authenticator")))
-        if needed and needed not in ways:
-            raise ValueError(f"authenticator = '{value['authenticator']}' needs `{needed}`")
+        given = [name for name in _SECRETS if value.get(name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one way to sign in, not {' and '.join(f'`{name}`' for name in given)}")
+        way = value.get("authenticator")
+        if way is None and not given:
+            raise ValueError("give `private_key`, `token` or `password`, or an `authenticator`")
+        if way is None and "oauth_client_secret" in given:
+            raise ValueError("`oauth_client_secret` needs authenticator = 'oauth_client_credentials'")
+        needed = _WAYS.get(str(way), ())
+        if missing := next((name for name in needed if value.get(name) is None), None):
+            raise ValueError(f"authenticator = '{way}' needs `{missing}`")
+        if way in _WAYS and (other := next((name for name in given if name not in needed), None)):
+            raise ValueError(f"authenticator = '{way}' does not take `{other}`")
         return value
 
     @model_validator(mode="after")
@@ -85,7 +125,14 @@ class SnowflakeOptions(Options):
             raise ValueError(
                 "protocol = 'http' is for a server on this machine: anywhere else it shows the secret"
             )
-        if not self.user and self.token is None:
+        if self.passcode is not None and self.way not in ("snowflake", "username_password_mfa"):
+            raise ValueError("`passcode` goes with `password`")
+        if not self.user and self.way in (
+            "snowflake",
+            "username_password_mfa",
+            "snowflake_jwt",
+            "externalbrowser",
+        ):
             raise ValueError("give `user`")
         return self
 

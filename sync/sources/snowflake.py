@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import uuid
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ import duckdb
 from sync.errors import SourceError
 from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import SnowflakeOptions
-from sync.sources.queries import closest, pick, quoted, single_select, split_name
-from sync.sources.snowflake_errors import explained
+from sync.sources.queries import Unparsed, closest, pick, quoted, single_select, split_name
+from sync.sources.snowflake_access import query_tag
+from sync.sources.snowflake_session import Session
 from sync.sources.snowflake_types import arrow_schema, duckdb_type, folded, shown
 
 __all__ = ["SnowflakeSource"]
@@ -39,16 +38,14 @@ class SnowflakeSource(Source):
 
     type = "snowflake"
 
-    def __init__(self, name: str, options: SnowflakeOptions) -> None:
+    def __init__(self, name: str, options: SnowflakeOptions, purpose: str = "") -> None:
         self.name = name
         self.options = options
-        self._lock = threading.Lock()
-        self._connection: Any = None
+        self.session = Session(name, options, lambda: query_tag(options.query_tag, purpose, self.refresh))
 
     def check(self) -> str:
         """Sign in and ask who we are; raises `SourceError` HG205 where Snowflake does not let us in."""
-        with self._cursor("signing in") as cursor:
-            user, role, warehouse = cursor.execute(_WHO).fetchone()
+        ((user, role, warehouse),) = self.session.rows(_WHO, "signing in")
         if not warehouse:
             raise SourceError(
                 f"source {self.name}: there is no warehouse to run queries on",
@@ -59,8 +56,7 @@ class SnowflakeSource(Source):
 
     def tables(self) -> Sequence[str]:
         """`schema.table` of the current database; lower case where Snowflake folded it to upper case."""
-        with self._cursor("listing tables") as cursor:
-            rows = cursor.execute(_TABLES).fetchall()
+        rows = self.session.rows(_TABLES, "listing tables")
         return [f"{shown(schema)}.{shown(table)}" for schema, table in rows]
 
     def columns(self, relation: Relation) -> tuple[Column, ...]:
@@ -84,137 +80,54 @@ class SnowflakeSource(Source):
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = spool / f"{uuid.uuid4().hex}.parquet"
         try:
-            with self._cursor(f"reading {relation.title}") as cursor:
-                cursor.execute(sql)
-                _spool(cursor.fetch_arrow_batches(force_microsecond_precision=True), schema, file)
+            with closing(self.session.tables(sql, f"reading {relation.title}")) as tables:
+                _spool(tables, schema, file)
             path = str(file.absolute()).replace("'", "''")
             yield Staged(f"read_parquet('{path}')", tuple(Column(m.name, duckdb_type(m)) for m in chosen))
         finally:
             file.unlink(missing_ok=True)
 
+    def interrupt(self) -> None:
+        """Cancel what runs, in the warehouse too; from another thread."""
+        self.session.interrupt()
+
     def _describe(self, relation: Relation) -> list[Any]:
-        """The connector's metadata of each column; nothing is run (`describeOnly`)."""
+        """The columns, each name once; raises `SourceError` HG204 for a query with two of a name."""
         try:
-            with self._cursor(f"reading {relation.title}") as cursor:
-                return list(cursor.describe(f"SELECT * FROM {_from(relation)}"))
+            found = self.session.describe(f"SELECT * FROM {_from(relation)}", f"reading {relation.title}")
         except SourceError as error:
             if error.code == "HG202" and relation.table:
                 error.fix = self._hint(relation.table) or error.fix
             raise
+        names = [m.name for m in found]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise SourceError(
+                f"{relation.title} has two columns called '{twice}'", code="HG204", fix="name them apart with AS"
+            )
+        return found
 
     def _hint(self, table: str) -> str:
         with suppress(SourceError):
             return closest(table, self.tables())
         return ""
 
-    @contextmanager
-    def _cursor(self, what: str) -> Iterator[Any]:
-        """A cursor of the kept connection; Snowflake's errors come out as `SourceError`."""
-        from snowflake.connector.errors import Error
-
-        try:
-            with self._signed_in().cursor() as cursor:
-                yield cursor
-        except Error as error:
-            found = explained(error, self.name, what)
-            if found.code in ("HG200", "HG205"):
-                self._sign_out()
-            raise found from error
-
-    def _signed_in(self) -> Any:
-        with self._lock:
-            if self._connection is None:
-                self._connection = _connect(self.name, self.options)
-                weakref.finalize(self, _close, self._connection)
-            return self._connection
-
-    def _sign_out(self) -> None:
-        with self._lock:
-            connection, self._connection = self._connection, None
-        _close(connection)
-
-
-def _connect(name: str, options: SnowflakeOptions) -> Any:
-    import snowflake.connector
-
-    given: dict[str, Any] = {
-        "account": options.account,
-        "user": options.user or None,
-        "role": options.role,
-        "warehouse": options.warehouse,
-        "database": options.database,
-        "schema": options.schema_,
-        "host": options.host,
-        "port": options.port,
-        "protocol": options.protocol if options.host else None,
-        **_credentials(name, options),
-    }
-    if hasattr(snowflake.connector, "ConnectionConfig"):  # the connector's 5.x line: no query outlives its session
-        given["enable_server_session_keep_alive_auto_detection"] = False
-    return snowflake.connector.connect(
-        **{key: value for key, value in given.items() if value is not None},
-        application="Headgate",
-        arrow_number_to_decimal=True,
-        login_timeout=max(1, round(options.login_timeout)),
-        session_parameters={
-            "CLIENT_TELEMETRY_ENABLED": False,
-            "JSON_INDENT": 0,
-            **options.session_parameters,
-            "QUERY_TAG": options.query_tag,
-            "STATEMENT_TIMEOUT_IN_SECONDS": max(1, round(options.statement_timeout)),
-            "TIMEZONE": "UTC",
-        },
-    )
-
-
-def _credentials(name: str, options: SnowflakeOptions) -> dict[str, Any]:
-    if options.private_key is not None:
-        return {"authenticator": "SNOWFLAKE_JWT", "private_key": _private_key(name, options)}
-    if options.token is not None:
-        return {"authenticator": "OAUTH", "token": options.token.get_secret_value()}
-    if options.password is not None:
-        return {"password": options.password.get_secret_value()}
-    return {"authenticator": "EXTERNALBROWSER"}
-
-
-def _private_key(name: str, options: SnowflakeOptions) -> bytes:
-    """The key as the connector takes it (unencrypted PKCS #8, DER); raises `SourceError` HG205."""
-    from cryptography.hazmat.primitives import serialization
-
-    phrase = options.private_key_passphrase
-    pem = options.private_key.get_secret_value() if options.private_key else ""
-    try:
-        key = serialization.load_pem_private_key(
-            pem.encode(), password=phrase.get_secret_value().encode() if phrase else None
-        )
-    except (ValueError, TypeError) as error:  # TypeError: a passphrase is missing, or there is one too many
-        if "ENCRYPTED" not in pem:
-            reason = "is not PEM text (PKCS #8), or needs no passphrase"
-        else:
-            reason = "needs `private_key_passphrase`" if phrase is None else "and its passphrase do not fit"
-        raise SourceError(
-            f"source {name}: `private_key` {reason}",
-            code="HG205",
-            fix="refer to the file: private_key = 'file:/run/secrets/rsa_key.p8'",
-        ) from error
-    return key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _close(connection: Any) -> None:
-    from snowflake.connector.errors import Error
-
-    with suppress(Error):
-        if connection is not None:
-            connection.close()
-
 
 def _from(relation: Relation) -> str:
     """What stands for the relation in a FROM; names without quotes are folded as Snowflake does it."""
     if relation.query is not None:
-        return f"({single_select(relation.query, 'snowflake')[1]}\n)"
+        return f"({_select(relation.query)}\n)"
     return ".".join(quoted(folded(part, name)) for part, name in split_name(relation.table or ""))
+
+
+def _select(query: str) -> str:
+    """The query without its final semicolon; one that our parser cannot read is the warehouse's to judge.
+
+    In the FROM where it stands nothing but a query is understood there.
+    """
+    try:
+        return single_select(query, "snowflake")[1]
+    except Unparsed:
+        return query.rstrip().removesuffix(";")
 
 
 def _spool(tables: Iterator[Any], schema: Any, file: Path) -> None:

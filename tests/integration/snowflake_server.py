@@ -1,4 +1,5 @@
-"""A server on the loopback that speaks Snowflake's protocol: fakesnow, with a real one's sign-in and refusals.
+"""A server on the loopback that speaks Snowflake's protocol: fakesnow, with a real one's sign-in and refusals; its
+queries can be submitted without waiting and aborted, and long answers come in chunks.
 
 Run in an environment of its own (fakesnow needs the 4.x connector): `python snowflake_server.py PORT PID`; it ends
 when the process PID does. A user `refuse_CODE` is refused at sign-in with that error number; a statement with
@@ -8,6 +9,8 @@ sessions so far, as JSON.
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import gzip
 import json
 import os
@@ -15,8 +18,10 @@ import re
 import sys
 import threading
 import time
+import uuid
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -24,25 +29,59 @@ import pyarrow
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 server = import_module("fakesnow.server")
 arrow = import_module("fakesnow.arrow")
-seen: dict[str, dict[str, list[Any]]] = defaultdict(lambda: {"logins": [], "queries": []})  # by database
+seen: dict[str, dict[str, list[Any]]] = defaultdict(
+    lambda: {"logins": [], "queries": [], "aborted": []}
+)  # by database
 databases: dict[str, str] = {}  # of a session's token
+chunks: dict[str, bytes] = {}  # of long answers, by the end of their address
+
+CHUNK = 1 << 20  # characters of an answer that is cut into several
+
+
+@dataclass
+class Submitted:
+    """A query whose client does not wait for it."""
+
+    work: asyncio.Task[dict[str, Any]]
+    connection: Any
+    aborted: bool = False
+
+
+submitted: dict[str, Submitted] = {}
 
 SESSION = re.compile(r"CURRENT_(USER|ROLE|WAREHOUSE)\(\)")
+LOCKED = "Your user account has been temporarily locked. Try again later or contact your account administrator."
+QUOTA = "Warehouse 'WH' cannot be resumed because resource monitor 'M' has exceeded its quota."
+TRIAL = "Your free trial has ended and all of your virtual warehouses have been suspended."
+TOTP = "Failed to authenticate: MFA with TOTP is required. To authenticate, provide both."
 MESSAGES = {
     "000606": ("57P03", "No active warehouse selected in the current session. Select an active warehouse."),
     "000630": ("57014", "Statement reached its statement or warehouse timeout of 5 second(s) and was canceled."),
     "003001": ("42501", "SQL access control error:\nInsufficient privileges to operate on table 'VIP'."),
-    "090073": ("22000", "Warehouse 'WH' cannot be resumed because resource monitor 'M' has exceeded its quota."),
+    "090064": ("22000", "Warehouse 'WH' is suspended."),
+    "090073": ("22000", QUOTA),
     "390100": ("08001", "Incorrect username or password was specified."),
+    "390101": ("08004", "User access disabled. Contact your local system administrator."),
+    "390102": ("08001", LOCKED),
+    "390120": ("08001", "Duo Security authentication is denied."),
     "390144": ("08001", "JWT token is invalid. [0f1e2d3c]"),
+    "390186": ("08001", "Role 'NOPE' specified in the connect string is not granted to this user."),
     "390189": ("08001", "Role 'NOPE' specified in the connect string does not exist or not authorized."),
+    "390201": ("08001", "The requested warehouse does not exist or not authorized."),
+    "390303": ("08001", "Invalid OAuth access token. [0f1e2d3c]"),
     "390318": ("08001", "OAuth access token expired. [0f1e2d3c]"),
     "390422": ("08001", "Incoming request with IP/Token 203.0.113.7 is not allowed to access Snowflake."),
+    "390432": ("08001", "Network policy is required."),
+    "390913": ("08004", TRIAL),
+    "394301": ("08001", "JWT token has expired. [0f1e2d3c]"),
+    "394304": ("08001", "JWT token public key fingerprint mismatch. [0f1e2d3c]"),
+    "394400": ("08001", "Programmatic access token is invalid."),
+    "394508": ("08001", TOTP),
 }
 
 
@@ -64,7 +103,7 @@ def refusal(text: str) -> JSONResponse | None:
 
 async def login(request: Request) -> JSONResponse:
     data = (await body_of(request))["data"]
-    hidden = {"PASSWORD", "TOKEN"}
+    hidden = {"PASSWORD", "TOKEN", "PASSCODE"}
     database = request.query_params.get("databaseName", "")
     seen[database]["logins"].append(
         {k: ("given" if k in hidden else v) for k, v in data.items()} | {"url": dict(request.query_params)}
@@ -92,8 +131,92 @@ async def query(request: Request) -> JSONResponse:
     text = body["sqlText"]
     seen[database_of(request)]["queries"].append(text)
     body["sqlText"] = SESSION.sub(lambda m: f"'{m[1].lower()}'", text)  # fakesnow has no such functions
-    answer: JSONResponse = refusal(text) or await server.query_request(replaced(request, body))
-    return answer
+    if refused := refusal(text):
+        return refused
+    if not body.get("asyncExec"):
+        return in_chunks(request, await server.query_request(replaced(request, body)))
+    number = str(uuid.uuid4())
+    work = asyncio.create_task(in_background(number, request, body))
+    submitted[number] = Submitted(work, server.to_conn(server.to_token(request)))
+    data = {"queryId": number, "getResultUrl": f"/queries/{number}/result", "queryAbortsAfterSecs": 300}
+    return JSONResponse({"data": data, "code": "333334", "message": None, "success": True})
+
+
+async def in_background(number: str, request: Request, body: dict[str, Any]) -> dict[str, Any]:
+    """A query's answer, under the id that its client knows it by."""
+    answer = await server.query_request(replaced(request, body))
+    told: dict[str, Any] = json.loads(in_chunks(request, answer).body)
+    if submitted[number].aborted:
+        data = {"errorCode": "000604", "sqlState": "57014"}
+        told = {"data": data, "code": "000604", "message": "SQL execution canceled", "success": False}
+    if told["data"] is None:
+        told["data"] = {}
+    told["data"]["queryId"] = number
+    return told
+
+
+async def abort(request: Request) -> JSONResponse:
+    number = request.path_params["number"]
+    seen[database_of(request)]["aborted"].append(number)
+    found = submitted[number]
+    if not found.work.done():
+        found.aborted = True
+        found.connection._duck_conn.interrupt()
+    return JSONResponse({"data": None, "code": None, "message": None, "success": True})
+
+
+async def status(request: Request) -> JSONResponse:
+    number = request.path_params["number"]
+    told: dict[str, Any] = {"id": number, "status": "RUNNING"}
+    work = submitted[number].work
+    if work.done() and work.result()["success"]:
+        told["status"] = "SUCCESS"
+    elif work.done():
+        result = work.result()
+        told |= {"status": "FAILED_WITH_ERROR", "errorCode": result["code"], "errorMessage": result["message"]}
+    return JSONResponse({"data": {"queries": [told]}, "code": None, "message": None, "success": True})
+
+
+async def result(request: Request) -> JSONResponse:
+    return JSONResponse(await submitted[request.path_params["number"]].work)
+
+
+def in_chunks(request: Request, answer: JSONResponse) -> JSONResponse:
+    """A long answer as Snowflake gives it: its beginning, and addresses where the rest is fetched from."""
+    told = json.loads(answer.body)
+    data = told.get("data") or {}
+    if data.get("queryResultFormat") != "arrow" or len(data.get("rowsetBase64") or "") < CHUNK:
+        return answer
+    table = pyarrow.ipc.open_stream(base64.b64decode(data["rowsetBase64"])).read_all()
+    rows = max(1, table.num_rows * CHUNK // len(data["rowsetBase64"]))
+    parts = [table.slice(start, rows) for start in range(0, table.num_rows, rows)]
+    address = f"{request.url.scheme}://{request.url.netloc}/chunks"
+    data["rowsetBase64"] = base64.b64encode(streamed(parts[0])).decode()
+    data["chunks"] = []
+    for part in parts[1:]:
+        name = uuid.uuid4().hex
+        chunks[name] = streamed(part)
+        size = len(chunks[name])
+        data["chunks"].append(
+            {
+                "url": f"{address}/{name}",
+                "rowCount": part.num_rows,
+                "uncompressedSize": size,
+                "compressedSize": size,
+            }
+        )
+    return JSONResponse(told)
+
+
+def streamed(table: Any) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+async def chunk(request: Request) -> Response:
+    return Response(chunks.pop(request.path_params["name"]))
 
 
 def replaced(request: Request, body: dict[str, Any]) -> Request:
@@ -101,6 +224,15 @@ def replaced(request: Request, body: dict[str, Any]) -> Request:
     other = Request({**request.scope, "headers": headers})
     other._body = json.dumps(body).encode()
     return other
+
+
+async def token(request: Request) -> JSONResponse:
+    """An identity provider that knows the client `headgate`, in the database of its last sign-in."""
+    kind, _, given = request.headers.get("Authorization", "").partition(" ")
+    client = base64.b64decode(given).decode().partition(":")[0] if kind == "Basic" else ""
+    for one in seen.values():
+        one["queries"].append(f"oauth: {client}")
+    return JSONResponse({"access_token": "t", "token_type": "Bearer", "expires_in": 600})
 
 
 async def telemetry(request: Request) -> JSONResponse:
@@ -138,6 +270,11 @@ def end_with(process: int) -> None:
 REPLACED = {"/session/v1/login-request": login, "/queries/v1/query-request": query}
 routes = [
     *(Route(path, handler, methods=["POST"]) for path, handler in REPLACED.items()),
+    Route("/queries/{number}/abort-request", abort, methods=["POST"]),
+    Route("/queries/{number}/result", result),
+    *(Route(f"/monitoring/queries/{way}{{number}}", status) for way in ("/", "")),  # the 5.x client doubles it
+    Route("/chunks/{name}", chunk),
+    Route("/oauth/token", token, methods=["POST"]),
     Route("/telemetry/send", telemetry, methods=["POST"]),
     Route("/seen", what_was_seen),
     *(r for r in server.routes if r.path not in REPLACED),

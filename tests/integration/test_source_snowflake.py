@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import stat
+import subprocess
+import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
@@ -48,16 +54,16 @@ def options(port: int, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def source(port: int, tmp_path: Path) -> Iterator[Any]:
-    made: Any = open_source("warehouse", options(port, role="READER", warehouse="WH"), tmp_path)
+    made: Any = open_source("warehouse", options(port, role="READER", warehouse="WH"), tmp_path, "crm-vips")
+    made.refresh = "r-1"
     yield made
-    made._sign_out()
+    made.session.close()
 
 
 def run(source: Any, *statements: str) -> None:
     """Write to the warehouse as somebody else would."""
-    with source._cursor("setting up") as cursor:
-        for statement in statements:
-            cursor.execute(statement)
+    for statement in statements:
+        source.session.execute(statement, "setting up")
 
 
 @pytest.fixture
@@ -100,8 +106,11 @@ def test_the_session_is_as_configured(source: Source, port: int) -> None:
     assert login["url"]["warehouse"] == "WH"
     assert login["url"]["roleName"] == "READER"
     parameters = login["SESSION_PARAMETERS"]
-    assert parameters["QUERY_TAG"] == "headgate"
+    assert json.loads(parameters["QUERY_TAG"]) == {"app": "headgate", "sync": "crm-vips", "refresh": "r-1"}
     assert parameters["TIMEZONE"] == "UTC"
+    assert parameters["CLIENT_SESSION_KEEP_ALIVE"] == "true"
+    assert parameters["CLIENT_RESULT_CHUNK_SIZE"] == "32"
+    assert parameters["CLIENT_TELEMETRY_ENABLED"] == "false"
     assert str(parameters["STATEMENT_TIMEOUT_IN_SECONDS"]) == "3600"
 
 
@@ -238,7 +247,8 @@ def test_a_missing_column_is_named_with_the_nearest(source: Source, table: str, 
     ("number", "code", "words"),
     [
         ("000606", "HG206", "no warehouse"),
-        ("090073", "HG206", "suspended"),
+        ("090064", "HG206", "suspended"),
+        ("090073", "HG206", "quota of its resource monitor"),
         ("000630", "HG208", "took too long"),
         ("003001", "HG207", "may not read"),
     ],
@@ -256,10 +266,22 @@ def test_a_refused_query_says_why_and_what_to_do(source: Source, number: str, co
     ("number", "code", "words"),
     [
         ("390100", "HG205", "password is wrong"),
+        ("390101", "HG205", "disabled"),
+        ("390102", "HG205", "locked"),
+        ("390120", "HG205", "second factor was not confirmed"),
         ("390144", "HG205", "the key is not accepted"),
+        ("390186", "HG207", "the user may not take it"),
         ("390189", "HG207", "role does not exist"),
+        ("390201", "HG202", "does not exist"),
+        ("390303", "HG205", "token is invalid or has expired"),
         ("390318", "HG205", "token is invalid or has expired"),
-        ("390422", "HG205", "network policy"),
+        ("390422", "HG205", "network policy does not let"),
+        ("390432", "HG205", "needs a network policy"),
+        ("390913", "HG206", "trial has ended"),
+        ("394301", "HG205", "the key is not accepted: expired"),
+        ("394304", "HG205", "another user's"),
+        ("394400", "HG205", "programmatic access token is not accepted"),
+        ("394508", "HG205", "a second factor is required"),
     ],
 )
 def test_a_refused_sign_in_says_why_and_what_to_do(
@@ -301,7 +323,7 @@ def test_a_key_pair_signs_in(port: int, tmp_path: Path, passphrase: str | None) 
     given = options(port, password=None, private_key=pem, private_key_passphrase=passphrase)
     source: Any = open_source("warehouse", given, tmp_path)
     source.check()
-    source._sign_out()
+    source.session.close()
     login = seen(port)["logins"][-1]
 
     assert login["AUTHENTICATOR"] == "SNOWFLAKE_JWT"
@@ -312,7 +334,7 @@ def test_a_key_pair_signs_in(port: int, tmp_path: Path, passphrase: str | None) 
 def test_an_oauth_token_signs_in(port: int, tmp_path: Path) -> None:
     source: Any = open_source("warehouse", options(port, password=None, token="canary-token"), tmp_path)
     source.check()
-    source._sign_out()
+    source.session.close()
 
     assert seen(port)["logins"][-1]["AUTHENTICATOR"] == "OAUTH"
 
@@ -339,6 +361,10 @@ def test_a_key_that_cannot_be_read_is_told(
     ("more", "words"),
     [
         ({"password": None}, "give `private_key`, `token` or `password`"),
+        ({"authenticator": "oauth"}, "needs `token`"),
+        ({"authenticator": "externalbrowser"}, "does not take `password`"),
+        ({"passcode": "1", "password": None, "token": "t"}, "`passcode` goes with `password`"),
+        ({"oauth_client_secret": "s", "password": None}, "'oauth_client_credentials'"),
         ({"token": "t"}, "not `token` and `password`"),
         ({"authenticator": "snowflake_jwt"}, "needs `private_key`"),
         ({"host": "example.com"}, "shows the secret"),
@@ -365,3 +391,179 @@ def test_nothing_is_told_to_the_vendor(source: Source, port: int) -> None:
     source.check()
 
     assert "telemetry" not in seen(port)["queries"]
+
+
+# --- a query that is told to end ------------------------------------------------------------------------------
+
+ENDLESS = """
+SELECT COUNT(*) AS n, SUM(LENGTH(a::VARCHAR || b::VARCHAR || c::VARCHAR)) AS m
+FROM TABLE(GENERATOR(ROWCOUNT => 1000000)) a, TABLE(GENERATOR(ROWCOUNT => 1000000)) b,
+    TABLE(GENERATOR(ROWCOUNT => 1000000)) c
+"""
+
+
+def until(happened: Callable[[], Any]) -> Any:
+    limit = time.monotonic() + 30
+    while not (found := happened()):
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def test_an_interrupted_query_is_cancelled_in_the_warehouse(source: Any, port: int, tmp_path: Path) -> None:
+    caught: list[SourceError] = []
+
+    def read() -> None:
+        try:
+            staged(source, Relation(query=ENDLESS), [], tmp_path / "spool")
+        except SourceError as error:
+            caught.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    query = until(lambda: source.session.last_query)
+    source.interrupt()
+    reader.join(30)
+
+    assert [error.code for error in caught] == ["HG218"]
+    assert caught[0].message == "source warehouse: reading the cohort's query was interrupted; nothing was sent"
+    assert query in seen(port)["aborted"]
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_an_interrupted_source_can_be_asked_again(source: Any, table: str) -> None:
+    source.interrupt()
+
+    assert source.columns(Relation(table=table))
+
+
+def test_rows_that_come_are_stopped_too(source: Any) -> None:
+    tables = source.session.tables("SELECT seq4() AS n FROM TABLE(GENERATOR(ROWCOUNT => 2000000))", "reading")
+    next(tables)
+    source.interrupt()
+
+    with pytest.raises(SourceError) as caught:
+        list(tables)
+    assert caught.value.code == "HG218"
+
+
+def test_a_query_that_somebody_cancels_is_told(source: Any, tmp_path: Path) -> None:
+    caught: list[SourceError] = []
+
+    def read() -> None:
+        try:
+            staged(source, Relation(query=ENDLESS), [], tmp_path / "spool")
+        except SourceError as error:
+            caught.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    query = until(lambda: source.session.last_query)
+    with source.session._signed_in().cursor() as cursor:
+        until(lambda: cursor.abort_query(query))
+    reader.join(30)
+
+    assert [error.code for error in caught] == ["HG208"]
+    assert "error 000604" in caught[0].message
+
+
+# --- who signs in ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def somebody_there() -> Iterator[None]:
+    """A terminal, as the standard input of the test."""
+    before = sys.stdin
+    ours, theirs = os.openpty()
+    try:
+        with os.fdopen(theirs) as sys.stdin:
+            yield
+    finally:
+        sys.stdin = before
+        os.close(ours)
+
+
+def test_a_programmatic_access_token_signs_in(port: int, tmp_path: Path) -> None:
+    given = options(port, password=None, token="canary-token", authenticator="programmatic_access_token")
+    source: Any = open_source("warehouse", given, tmp_path)
+    source.check()
+    source.session.close()
+    login = seen(port)["logins"][-1]
+
+    assert (login["AUTHENTICATOR"], login["TOKEN"]) == ("PROGRAMMATIC_ACCESS_TOKEN", "given")
+
+
+def test_a_second_factor_is_asked_of_somebody_at_a_terminal(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = options(port, authenticator="username_password_mfa", passcode="123456")
+    source: Any = open_source("warehouse", given, tmp_path)
+    with somebody_there():
+        source.check()
+    source.session.close()
+    login = seen(port)["logins"][-1]
+
+    assert login["AUTHENTICATOR"] == "USERNAME_PASSWORD_MFA"
+    assert login["PASSCODE"] == "given"
+    assert login["SESSION_PARAMETERS"]["CLIENT_REQUEST_MFA_TOKEN"] is True
+
+
+@pytest.mark.parametrize("way", ["externalbrowser", "username_password_mfa"])
+def test_nobody_is_asked_where_nobody_is(port: int, tmp_path: Path, way: str) -> None:
+    given = options(port, authenticator=way, password="p" if way == "username_password_mfa" else None)
+    before = len(seen(port)["logins"])
+
+    with pytest.raises(SourceError, match="nobody is there to answer") as caught:
+        open_source("warehouse", given, tmp_path).check()
+    assert caught.value.code == "HG205"
+    assert len(seen(port)["logins"]) == before
+
+
+def test_a_client_gets_its_token_from_where_it_is_told(port: int, tmp_path: Path) -> None:
+    given = options(
+        port,
+        password=None,
+        user=None,
+        authenticator="oauth_client_credentials",
+        oauth_client_id="headgate",
+        oauth_client_secret="canary-secret",
+        oauth_token_request_url=f"http://127.0.0.1:{port}/oauth/token",
+    )
+    source: Any = open_source("warehouse", given, tmp_path)
+    source.check()
+    source.session.close()
+    login = seen(port)["logins"][-1]
+
+    assert (login["AUTHENTICATOR"], login["TOKEN"]) == ("OAUTH", "given")
+    assert seen(port)["queries"].count("oauth: headgate") == 1
+
+
+# --- as much as there is, and no more memory ------------------------------------------------------------------
+
+READER = """
+import json, sys, pathlib, resource, duckdb
+from sync.sources import open_source
+from sync.sources.base import Relation
+options, rows, folder = json.loads(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+source = open_source("warehouse", options, folder)
+query = f"SELECT seq4() AS n, 'p-' || seq4() || '@acme.example' AS e FROM TABLE(GENERATOR(ROWCOUNT => {rows}))"
+with source.stage(duckdb.connect(), Relation(query=query), [], folder / "spool"):
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def resident(port: int, rows: int, folder: Path) -> int:
+    """MB that a process has resident at most, to stage so many rows."""
+    command = [sys.executable, "-c", READER, json.dumps(options(port)), str(rows), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.measured
+def test_memory_does_not_grow_with_the_rows(port: int, tmp_path: Path) -> None:
+    few, many = (resident(port, rows, tmp_path) for rows in (300_000, 3_000_000))
+
+    assert many < few + 100, f"{few} MB for 300,000 rows, {many} MB for ten times as many"
