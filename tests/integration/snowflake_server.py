@@ -159,9 +159,10 @@ async def abort(request: Request) -> JSONResponse:
     number = request.path_params["number"]
     seen[database_of(request)]["aborted"].append(number)
     found = submitted[number]
-    if not found.work.done():
-        found.aborted = True
+    found.aborted = not found.work.done()
+    while not found.work.done():  # again and again: the first may come before there is anything to end
         found.connection._duck_conn.interrupt()
+        await asyncio.sleep(0.05)
     return JSONResponse({"data": None, "code": None, "message": None, "success": True})
 
 
