@@ -175,6 +175,7 @@ class BoundSource:
     settings: SourceSettings
     model: type[BaseModel]
     root: Path
+    options: BaseModel  # with placeholders where secrets belong
 
     def open(self, purpose: str = "") -> Source:
         """The source, ready to be asked; `purpose` is the sync. Raises `SecretError` or `SourceError`."""
@@ -195,8 +196,8 @@ def bind_sources(settings: Settings) -> tuple[dict[str, BoundSource], list[Probl
             found.append(settings.places.problem((*where, "type"), "HG112", message, fix))
             continue
         try:
-            _checked(models[entry.type], entry.options, settings, where)
-            bound[name] = BoundSource(name, entry, models[entry.type], settings.root)
+            options = _checked(models[entry.type], entry.options, settings, where)
+            bound[name] = BoundSource(name, entry, models[entry.type], settings.root, options)
         except ProjectError as error:
             found += error.problems
     return bound, found

@@ -12,6 +12,7 @@ from sync.schedule import next_runs
 from sync.state.base import StateReader
 from sync.state.erasures import ErasureState
 from sync.state.holder import alive
+from sync.state.log_mark import NOTE, LogMark
 from sync.state.nouns import PlanStatus, Refresh, Run, RunStatus, Verdict, VerdictAnswer
 
 __all__ = ["Activity", "Health", "Standing", "standing"]
@@ -72,6 +73,10 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
     if leaving and health is not Health.DISABLED:
         who = "a forgotten person is" if leaving == 1 else f"{leaving:,} forgotten people are"
         health, reasons = max(health, Health.WARNING, key=_gravity), [*reasons, f"{who} still to be removed"]
+    log = LogMark.read(state.note(sync.name, NOTE))
+    if log.failed and health is not Health.DISABLED:
+        why = f"the sync log has not been up to date for {format_duration(now - log.since)}: {log.failed}"
+        health, reasons = max(health, Health.WARNING, key=_gravity), [*reasons, why]
     pause = pause_of(state.paused(), sync.name, sync.destination)
     if pause is not None and health is not Health.DISABLED:
         health, reasons = (

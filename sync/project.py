@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from sync.checks import (
     check_sync_columns,
     spec_of,
 )
-from sync.engine.job import SyncJob
+from sync.engine.job import LogTarget, SyncJob
 from sync.errors import HeadgateError, Problem, ProjectError, UsageError
 from sync.files import Unreadable, read_yaml
 from sync.limits import guardrail_limits, tightened
@@ -33,7 +33,8 @@ from sync.sdk.nouns import ObjectSpec
 from sync.secrets import SecretError, parse, resolve
 from sync.selection import Candidate, pick
 from sync.settings import CONFIG, Settings, load_settings
-from sync.sources.base import Relation
+from sync.sources.base import Relation, Source
+from sync.sources.options import SyncLogOptions
 from sync.state_keys import read_keys
 from sync.validation import problems
 
@@ -108,7 +109,13 @@ class Project:
             author=author(file.path),
             source=partial(self.sources[cohort.source.connection].open, sync.name),
             connect=partial(destination.connect, timeout, limits.concurrency),
+            log=_log_target(self.sources[cohort.source.connection]),
+            sources=self.openers(sync.name),
         )
+
+    def openers(self, purpose: str = "") -> dict[str, Callable[[], Source]]:
+        """What opens each source that config.toml has; `purpose` is what its warehouse is told."""
+        return {name: partial(bound.open, purpose) for name, bound in self.sources.items()}
 
     # --- asking the warehouse -----------------------------------------------------------------------------
 
@@ -153,6 +160,15 @@ class Project:
                     yield self.settings.places.problem(
                         location, error.code, error.message, error.fix, warning=True
                     )
+
+
+def _log_target(source: BoundSource) -> LogTarget | None:
+    """Where syncs from this source are logged to."""
+    options = source.options
+    if not isinstance(options, SyncLogOptions) or not options.sync_log:
+        return None
+    days = options.sync_log_keep_days
+    return LogTarget(source.name, options.sync_log_schema, None if days is None else days * 86400.0)
 
 
 def _spec(destination: BoundDestination, sync: Sync) -> ObjectSpec:

@@ -51,6 +51,7 @@ def command(options: Options, offline: bool) -> int:
         if project.ok:
             checks += [*_state(session)]
             checks += [] if offline else [*_connections(session)]
+            checks += [*_logs(session)]
             checks += [*_room(session)]
         code = 0 if all(c.ok for c in checks) else 1
         if options.json:
@@ -207,6 +208,23 @@ def _room(session: Session) -> Iterator[Check]:
     jobs = session.project.jobs(names=(), select=(), exclude=())
     for one in rooms(session.project.settings.state_folder, jobs):
         yield Check(f"room {one.name}", True, one.words(), warning=one.down)
+
+
+def _logs(session: Session) -> Iterator[Check]:
+    """Is what was run in the sync logs, as far as we know."""
+    from sync.state.log_mark import NOTE, LogMark
+
+    jobs = session.project.jobs(names=(), select=(), exclude=(), disabled=True)
+    known = {job.name: (job, LogMark.read(session.ledger.note(job.name, NOTE))) for job in jobs}
+    for job, mark in known.values():
+        if mark.failed:
+            yield Check(f"sync log {job.name}", True, mark.failed, "the next run catches up", warning=True)
+        elif mark.erasing:
+            message = "it has rows of somebody who was forgotten"
+            yield Check(f"sync log {job.name}", True, message, session.command(f"run {job.name}"), warning=True)
+        elif job.log is not None:
+            message = "up to date" if mark.places else "the first run begins it"
+            yield Check(f"sync log {job.name}", True, f"{message}, in {job.log.source}, {job.log.schema}")
 
 
 def _source(job: SyncJob) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sync.cli import output, words
@@ -22,8 +23,9 @@ def forget(session: Session, identifier: str, reason: str, members: int) -> int:
     from sync.engine.forget import forget
 
     session.audit.ready()
-    made = forget(_asked(session, identifier, reason, members))
-    return _print(session, "person forget", made)
+    left: list[str] = []
+    made = forget(_asked(session, identifier, reason, members, left.append))
+    return _print(session, "person forget", made, left)
 
 
 def remember(session: Session, identifier: str, reason: str) -> int:
@@ -54,7 +56,9 @@ def show(session: Session, id: str) -> int:
     return _print(session, "person erasure", found)
 
 
-def _asked(session: Session, identifier: str, reason: str, members: int) -> Forgetting:
+def _asked(
+    session: Session, identifier: str, reason: str, members: int, tell: Callable[[str], None] = lambda _: None
+) -> Forgetting:
     from sync.engine.forget import Forgetting
 
     options = session.options
@@ -69,13 +73,15 @@ def _asked(session: Session, identifier: str, reason: str, members: int) -> Forg
         reason=reason,
         only=frozenset() if everything else frozenset(job.name for job in chosen),
         members=members,
+        sources=session.project.openers(),
+        tell=tell,
     )
 
 
-def _print(session: Session, command: str, erasure: Erasure) -> int:
+def _print(session: Session, command: str, erasure: Erasure, left: Sequence[str] = ()) -> int:
     parts = session.ledger.erasure_parts(erasure=erasure.id)
     if session.options.json:
-        output.document(command, **_data(erasure, parts), exit_code=0)
+        output.document(command, **_data(erasure, parts), notes=list(left), exit_code=0)
         return 0
     over = not any(part.state in OPEN_ERASURES for part in parts)
     output.say(f"erasure {erasure.id}: {_standing(erasure, over=over)}", kind="ok" if over else "warning")
@@ -85,6 +91,8 @@ def _print(session: Session, command: str, erasure: Erasure) -> int:
         rows = [f"{count:,} rows of {kind}" for kind, count in part.rows.items() if count]
         if rows:
             output.say(f"    erased: {', '.join(rows)}" if part.ended_at else f"    found: {', '.join(rows)}")
+    for sentence in left:
+        output.say(f"  {sentence}", kind="warning")
     if not parts:
         output.say("  nothing was kept of this person; they are kept out of every sync")
     queued = [part.sync for part in parts if part.state is ErasureState.QUEUED]

@@ -18,11 +18,13 @@ from sync.engine.proposal import Ground, propose
 from sync.engine.purge import purge, unquote
 from sync.engine.settle import exceptions_file
 from sync.engine.sql import identifier as quoted
+from sync.engine.sync_log import lose, quotes
 from sync.engine.traces import Wanted, trace
 from sync.errors import StateError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import State, StateReader
 from sync.state.erasures import OPEN_ERASURES, ErasurePart, ErasureState
+from sync.state.log_mark import LogErasure
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Event, Generation, Plan, PlanKind
 from sync.state.parquet import source
@@ -146,6 +148,8 @@ def end(
 ) -> ErasurePart:
     """Erase what is left of a person in one sync, and with it the keys they were known by."""
     found = trace(connection, state, settings, part.sync, Wanted(keys=frozenset(part.keys)))
+    quoting = quotes(connection, settings, part.sync, found.words)
+    lose(state, keeper.lease, LogErasure.of(found.keys, found.source_keys, quoting))
     erased = purge(connection, state, settings, keeper.lease, found, leaving=False)
     unquote(connection, state, settings, [part.sync], found.words)
     rows = {kind: part.rows.get(kind, 0) + count for kind, count in erased.items()}

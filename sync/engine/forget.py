@@ -7,9 +7,9 @@ goes on with the same erasure.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sync.engine.database import lock_down, open_database, translate
@@ -20,11 +20,15 @@ from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.lease import LeaseKeeper
 from sync.engine.purge import purge, unquote
 from sync.engine.scratch import sweep
+from sync.engine.sync_log import erase as erase_log
+from sync.engine.sync_log import lose, quotes
 from sync.engine.traces import Trace, Wanted, trace
 from sync.errors import HeadgateError, StateError, UsageError
 from sync.sdk.nouns import Op
+from sync.sources.base import Source
 from sync.state.base import State
 from sync.state.erasures import Erasure, ErasureOutcome, ErasurePart, ErasureState, Forgotten
+from sync.state.log_mark import LogErasure
 from sync.state.nouns import Event
 
 if TYPE_CHECKING:
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["Forgetting", "forget", "remember"]
 
 _SHORTEST = 3  # a form with fewer letters would fit too many
+
+
+def _tell_nobody(sentence: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Forgetting:
     reason: str
     only: frozenset[str] = frozenset()
     members: int = 1
+    sources: Mapping[str, Callable[[], Source]] = field(default_factory=dict)  # where sync logs are
+    tell: Callable[[str], None] = _tell_nobody  # what is left to do
 
     @property
     def syncs(self) -> list[str]:
@@ -96,6 +106,7 @@ def forget(asked: Forgetting) -> Erasure:
             [Event(asked.actor, "person.forgotten", erasure.id, _told(asked, parts))],
         )
         with translate("erasing a person", StateError):
+            _leave_logs(connection, asked, keepers, found, _words(asked, forms, found))
             for one in found:
                 queued = any(p.sync == one.sync and p.state is ErasureState.QUEUED for p in parts)
                 if one.found:  # all of it, or all but what the removal needs
@@ -103,6 +114,9 @@ def forget(asked: Forgetting) -> Erasure:
             for part in state.erasure_parts(ErasureState.ERASING, erasure=erasure.id):
                 end(connection, state, settings, keepers[part.sync], part, asked.actor)
             unquote(connection, state, settings, asked.syncs, _words(asked, forms, found), compact=True)
+        for sync in asked.syncs:
+            if left := erase_log(state, asked.sources, keepers[sync]):
+                asked.tell(f"the sync log of '{sync}' has rows of this person until its next run: {left}")
     return erasure
 
 
@@ -208,6 +222,23 @@ def _refuse_open_runs(asked: Forgetting, found: Iterable[Trace]) -> None:
                 code="HG524",
                 fix=f"finish it first: headgate run {one.sync}",
             )
+
+
+def _leave_logs(
+    connection: duckdb.DuckDBPyConnection,
+    asked: Forgetting,
+    keepers: Mapping[str, LeaseKeeper],
+    found: Sequence[Trace],
+    words: set[str],
+) -> None:
+    """Note what the sync logs have to lose, while the files still say who is meant."""
+    by_cohort: dict[str, set[str]] = {}
+    for one in found:
+        by_cohort.setdefault(_cohort(asked, one.sync), {asked.identifier}).update(one.source_keys)
+    for one in found:
+        quoting = quotes(connection, asked.settings, one.sync, words)
+        known = by_cohort[_cohort(asked, one.sync)]
+        lose(asked.state, keepers[one.sync].lease, LogErasure.of(one.keys, known, quoting))
 
 
 # --- what is kept of it ---------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sync.sdk.connector import Connector
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.sources.base import Source
 
-__all__ = ["DeliverySettings", "EngineSettings", "GuardrailLimits", "SyncJob"]
+__all__ = ["DeliverySettings", "EngineSettings", "GuardrailLimits", "LogTarget", "SyncJob"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,15 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogTarget:
+    """Where a sync is logged to: a schema of a source."""
+
+    source: str
+    schema: str
+    keep: float | None = None  # seconds that a run stays there after its end; None: for ever
+
+
+@dataclass(frozen=True, slots=True)
 class SyncJob:
     """One sync, ready to run.
 
@@ -81,3 +90,5 @@ class SyncJob:
     author: str  # who last changed the mapping, as git has it; empty where unknown
     source: Callable[[], Source]
     connect: Callable[[Callable[[], float | None]], Connector[Any]]
+    log: LogTarget | None = None
+    sources: Mapping[str, Callable[[], Source]] = field(default_factory=dict)  # by name, all that config.toml has

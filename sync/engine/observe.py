@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -27,7 +29,7 @@ from sync.state.nouns import Generation, Lease, Refresh
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Observed", "definition_of", "observe", "remember_types"]
+__all__ = ["Observed", "definition_of", "interrupted", "observe", "remember_types"]
 
 _LOOK = 0.1  # seconds between two looks at whether a run was told to stop
 
@@ -83,7 +85,7 @@ def observe(
     source = job.source()
     source.refresh = uuid.uuid4().hex[:16]
     where = Relation(job.cohort.source.table, job.cohort.source.query)
-    with _interrupted(source, stop):
+    with interrupted(source, stop):
         columns = source.columns(where)
     needed = needed_columns(job.cohort, job.sync, [c.name for c in columns])
     generation = state.generation(job.name)
@@ -95,7 +97,7 @@ def observe(
         translate(f"reading {where.title}", SourceError, "HG215"),
         ExitStack() as stack,
     ):
-        with _interrupted(source, stop):
+        with interrupted(source, stop):
             staged = stack.enter_context(source.stage(connection, where, needed, spool))
         lock_down(connection)
         if not generation.blank:
@@ -143,19 +145,22 @@ def observe(
 
 
 @contextmanager
-def _interrupted(source: Source, stop: threading.Event | None) -> Iterator[None]:
-    """Interrupt the source when `stop` is set: a long query must not keep a run that was told to end."""
-    over = threading.Event()
+def interrupted(source: Source, stop: threading.Event | None, within: float = math.inf) -> Iterator[None]:
+    """Interrupt the source when `stop` is set: a long query must not keep a run that was told to end.
 
-    def watch(stop: threading.Event) -> None:
+    Also after `within` seconds.
+    """
+    over, late = threading.Event(), time.monotonic() + within
+
+    def watch() -> None:
         while not over.wait(_LOOK):  # again and again: the first may come before there is anything to end
-            if stop.is_set():
+            if (stop is not None and stop.is_set()) or time.monotonic() > late:
                 source.interrupt()
 
-    if stop is None:
+    if stop is None and within == math.inf:
         yield
         return
-    watcher = threading.Thread(target=watch, args=(stop,), name="interrupt", daemon=True)
+    watcher = threading.Thread(target=watch, name="interrupt", daemon=True)
     watcher.start()
     try:
         yield

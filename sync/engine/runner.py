@@ -15,6 +15,7 @@ from sync.engine.pacing import Pacers
 from sync.engine.reconcile import Verified
 from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.running import Means
+from sync.engine.sync_log import write as write_log
 from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, StateError
 from sync.sdk.nouns import Op
 from sync.state.base import State
@@ -74,6 +75,7 @@ class Runner:
         try:
             with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
                 report = Execution(self._means, job, keeper, first_run=first_run).run(only, plan)
+                report = self._logged(job, keeper, report)
         except HeadgateError as error:
             report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
@@ -96,9 +98,17 @@ class Runner:
         try:
             with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
                 report = Execution(self._means, job, keeper, first_run=False).revert(run, reason, deliver=deliver)
+                report = self._logged(job, keeper, report)
         except HeadgateError as error:
             report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
+
+    def _logged(self, job: SyncJob, keeper: LeaseKeeper, report: SyncReport) -> SyncReport:
+        """The report, with a note where the sync log could not be brought up to date: that fails no run."""
+        if job.log is not None:
+            self._means.observer.phase(job.name, "log")
+        note = write_log(self.state, self.settings, job, keeper, self.stop)
+        return replace(report, notes=(*report.notes, note)) if note else report
 
     def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""

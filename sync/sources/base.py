@@ -10,6 +10,9 @@ from pathlib import Path
 
 import duckdb
 
+from sync.errors import SourceError
+from sync.sources.log_tables import LogSession
+
 __all__ = ["Column", "Relation", "Source", "Staged"]
 
 
@@ -71,6 +74,15 @@ class Source(ABC):
         folder `spool`, which the context manager removes. The rows may be read several times inside the
         context.
         """
+
+    def session(self, what: str) -> AbstractContextManager[LogSession]:
+        """A session that may write to the schema Headgate owns there; `what` it does stands in messages.
+
+        Raises `SourceError`: HG230 where a source of this type has none.
+        """
+        raise SourceError(
+            f"source {self.name}: {what} is nothing that a source of the type {self.type} can do", code="HG230"
+        )
 
     def interrupt(self) -> None:  # noqa: B027 - a source that reads a file on this machine has nothing to end
         """End what the source does for us, in the warehouse too; from another thread, at any time.

@@ -21,6 +21,14 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
 
 
+class SyncLogOptions(Options):
+    """Where the runs of syncs from this source are logged, for people to query."""
+
+    sync_log: bool = Field(default=False, description="Write what became of each run and record to tables there.")
+    sync_log_schema: str = Field(default="headgate", min_length=1, max_length=63, description="Where they are.")
+    sync_log_keep_days: int | None = Field(default=None, ge=1, description="For how long; for ever without it.")
+
+
 class DuckDBOptions(Options):
     """A DuckDB database file. Paths are relative to the project."""
 
@@ -140,7 +148,7 @@ class SnowflakeOptions(Options):
 _NO_ZEROS = r"^[^\x00]*$"  # libpq takes no null character
 
 
-class PostgresOptions(Options):
+class PostgresOptions(SyncLogOptions):
     """A PostgreSQL database, and who reads from it with what. Paths are relative to the project."""
 
     host: str = Field(
