@@ -70,6 +70,8 @@ POINTS: dict[str, str] = {
     "erasure_file.written": "a file without a forgotten person is written aside",
     "erasure_file.named": "it has its name, and the ledger names the one with them",
     "erasure_file.swept": "the ledger names it, and the one with them is gone",
+    "sync_log.written": "the warehouse has the log of a run, and the ledger does not know",
+    "sync_log.erased": "a forgotten person is gone from there, and the ledger does not know",
     "request.leaving": "the guard let the request go, and no byte of it left",
     "request.answered": "the destination answered, and the answer is not kept",
     "poll.answered": "the platform told how far a job is, and that is not kept",

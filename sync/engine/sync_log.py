@@ -20,6 +20,7 @@ from sync.engine.logged import logged, run_row
 from sync.engine.observe import interrupted
 from sync.engine.sql import literal
 from sync.errors import HeadgateError, SourceError
+from sync.faultpoints import reached
 from sync.sources.base import Source
 from sync.sources.log_tables import LogTables
 from sync.state.base import State
@@ -146,6 +147,7 @@ def _erase(
         with _tables(sources, place.source, place.schema, stop) as tables:
             for one in place.erasures:
                 tables.erase(keeper.lease.sync, one.keys, one.salt, one.people, one.quoted)
+        reached("sync_log.erased")
         mark = mark.with_place(replace(place, erasures=()))
         _remember(state, keeper, mark)
 
@@ -178,7 +180,8 @@ class _Writing:
                     return
                 self.keeper.ensure(1.0)
                 self._write(tables, piece)
-                self._written(piece[-1])
+                reached("sync_log.written")
+                self._reached(run=piece[-1].id)
             if due:
                 tables.sweep(self.job.name, now - (self.target.keep or 0.0))
                 self._reached(swept=now)
@@ -187,10 +190,6 @@ class _Writing:
     def _place(self) -> LogPlace:
         mark = LogMark.read(self.state.note(self.job.name, NOTE))
         return mark.place(self.target.source, self.target.schema)
-
-    def _written(self, run: Run) -> None:
-        """The log has everything up to this run."""
-        self._reached(run=run.id)
 
     def _reached(self, **changed: Any) -> None:
         mark = LogMark.read(self.state.note(self.job.name, NOTE))

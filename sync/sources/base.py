@@ -46,7 +46,7 @@ class Staged:
 
 
 class Source(ABC):
-    """A warehouse connection. It reads, and never writes."""
+    """A warehouse connection. It reads; what it may write is in the schema that Headgate owns there."""
 
     name: str
     type: str

@@ -21,8 +21,9 @@ import duckdb
 from sync.errors import SourceError
 from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import PostgresOptions
-from sync.sources.postgres_session import Session, opened
+from sync.sources.postgres_session import Session, connected, opened, settings
 from sync.sources.postgres_types import Leaving, arrived, arrow_schema, leaving
+from sync.sources.postgres_writing import WritingSession
 from sync.sources.queries import Unparsed, closest, pick, quoted, single_select, split_name
 
 __all__ = ["PostgresSource"]
@@ -42,7 +43,7 @@ _SIMPLE = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
 class PostgresSource(Source):
-    """A connection of its own for each question, so that no snapshot outlives it; it only reads.
+    """A connection of its own for each question, so that no snapshot outlives it. Cohorts are only read.
 
     The refresh's version is a digest of the rows that were read, like every source's. PostgreSQL's own counters
     cannot stand for it: `pg_stat_user_tables` is not transactional and is reset, and `xmin` says nothing of views
@@ -96,6 +97,18 @@ class PostgresSource(Source):
         finally:
             file.unlink(missing_ok=True)
 
+    @contextmanager
+    def session(self, what: str) -> Iterator[WritingSession]:
+        """A connection that writes to the schema Headgate owns there; each statement is a transaction."""
+        session = connected(self.name, self.options, self.root, WritingSession)
+        try:
+            session.what = what
+            session.prepare(settings(self.options, self.purpose))
+            with self._known(session):
+                yield session
+        finally:
+            session.close()
+
     def interrupt(self) -> None:
         """Cancel what runs, here and on the server; from another thread."""
         with self._lock:
@@ -116,14 +129,19 @@ class PostgresSource(Source):
 
     @contextmanager
     def _session(self, what: str) -> Iterator[Session]:
-        with opened(self.name, self.options, self.root, self.purpose, what) as session:
+        with opened(self.name, self.options, self.root, self.purpose, what) as session, self._known(session):
+            yield session
+
+    @contextmanager
+    def _known(self, session: Session) -> Iterator[None]:
+        """Let `interrupt` know of the session."""
+        with self._lock:
+            self._open.add(session)
+        try:
+            yield
+        finally:
             with self._lock:
-                self._open.add(session)
-            try:
-                yield session
-            finally:
-                with self._lock:
-                    self._open.discard(session)
+                self._open.discard(session)
 
     @contextmanager
     def _hinted(self, relation: Relation) -> Iterator[None]:

@@ -6,14 +6,16 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sync.errors import SourceError
 from sync.sources.options import PostgresOptions
 from sync.sources.postgres_errors import explained, unreachable
 from sync.sources.queries import quoted
 
-__all__ = ["Session", "opened", "settings"]
+__all__ = ["Session", "assignments", "connected", "opened", "settings"]
+
+S = TypeVar("S", bound="Session")
 
 _BATCH = 8 << 20  # bytes of a record batch, about: what is in memory at a time
 _OLDEST = 130_000  # server_version_num of the first with trim_scale()
@@ -46,7 +48,7 @@ def opened(name: str, options: PostgresOptions, root: Path, purpose: str, what: 
 
     Raises `SourceError`: HG200, HG205 and HG207 while connecting, and for whatever fails inside.
     """
-    session = _connected(name, options, root)
+    session = connected(name, options, root, Session)
     try:
         session.begin(settings(options, purpose))
         session.what = what
@@ -55,7 +57,8 @@ def opened(name: str, options: PostgresOptions, root: Path, purpose: str, what: 
         session.close()
 
 
-def _connected(name: str, options: PostgresOptions, root: Path) -> Session:
+def connected(name: str, options: PostgresOptions, root: Path, kind: type[S]) -> S:
+    """A connection of its own. Raises `SourceError`: HG200, HG205 and HG207."""
     from sync.sdk.extras import need
 
     driver, manager = need("adbc_driver_postgresql", "postgres"), need("adbc_driver_manager", "postgres")
@@ -63,7 +66,7 @@ def _connected(name: str, options: PostgresOptions, root: Path) -> Session:
     try:
         database = driver.connect(" ".join(f"{key}={_escaped(value)}" for key, value in given.items()))
         try:
-            return Session(name, database, manager.AdbcConnection(database))
+            return kind(name, database, manager.AdbcConnection(database))
         except manager.Error:
             database.close()
             raise
@@ -117,9 +120,7 @@ class Session:
         """Start it: one snapshot for everything it reads, and nothing it could write."""
         self._connection.set_autocommit(False)
         self._execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        # Local to the transaction, so that a pool of connections between us and the server keeps nothing of it.
-        assigned = ", ".join(f"set_config({_text(k)}, {_text(v)}, true)" for k, v in settings.items())
-        self.rows(f"SELECT {assigned}")
+        self.rows(assignments(settings))
         ((version, known),) = self.rows(
             "SELECT current_setting('server_version_num')::int, "
             "EXISTS (SELECT FROM pg_settings WHERE name = 'client_connection_check_interval')"
@@ -184,14 +185,16 @@ class Session:
             statement.execute_update()
 
     @contextmanager
-    def _statement(self, sql: str) -> Iterator[Any]:
+    def _statement(self, sql: str | None) -> Iterator[Any]:
+        """A statement to be run inside; without SQL, one that says by options what it does."""
         from adbc_driver_manager import AdbcStatement, Error
 
         try:
             with AdbcStatement(self._connection) as statement:
                 self._started(statement)
                 try:
-                    statement.set_sql_query(sql)
+                    if sql is not None:
+                        statement.set_sql_query(sql)
                     yield statement
                 finally:
                     self._started(None)
@@ -216,6 +219,11 @@ class Session:
             code="HG218",
             fix="run it again",
         )
+
+
+def assignments(settings: dict[str, str]) -> str:
+    """The SELECT that makes settings: local to the transaction, so that a pool of connections keeps none."""
+    return "SELECT " + ", ".join(f"set_config({_text(k)}, {_text(v)}, true)" for k, v in settings.items())
 
 
 def _text(value: str) -> str:

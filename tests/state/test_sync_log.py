@@ -300,11 +300,12 @@ def test_a_crash_before_it_is_noted_writes_the_run_again_and_doubles_nothing(
     class Killed(BaseException):
         pass
 
-    def die(*_: Any) -> None:
-        raise Killed
+    def die(point: str) -> None:
+        if point == "sync_log.written":
+            raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("sync.engine.sync_log._Writing._written", die)
+        patch.setattr("sync.engine.sync_log.reached", die)
         with pytest.raises(Killed):
             logged.run()
     assert len(logged.records()) == 10
