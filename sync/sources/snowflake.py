@@ -41,11 +41,11 @@ class SnowflakeSource(Source):
     def __init__(self, name: str, options: SnowflakeOptions, purpose: str = "") -> None:
         self.name = name
         self.options = options
-        self.session = Session(name, options, lambda: query_tag(options.query_tag, purpose, self.refresh))
+        self.reader = Session(name, options, lambda: query_tag(options.query_tag, purpose, self.refresh))
 
     def check(self) -> str:
         """Sign in and ask who we are; raises `SourceError` HG205 where Snowflake does not let us in."""
-        ((user, role, warehouse),) = self.session.rows(_WHO, "signing in")
+        ((user, role, warehouse),) = self.reader.rows(_WHO, "signing in")
         if not warehouse:
             raise SourceError(
                 f"source {self.name}: there is no warehouse to run queries on",
@@ -56,7 +56,7 @@ class SnowflakeSource(Source):
 
     def tables(self) -> Sequence[str]:
         """`schema.table` of the current database; lower case where Snowflake folded it to upper case."""
-        rows = self.session.rows(_TABLES, "listing tables")
+        rows = self.reader.rows(_TABLES, "listing tables")
         return [f"{shown(schema)}.{shown(table)}" for schema, table in rows]
 
     def columns(self, relation: Relation) -> tuple[Column, ...]:
@@ -80,7 +80,7 @@ class SnowflakeSource(Source):
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = spool / f"{uuid.uuid4().hex}.parquet"
         try:
-            with closing(self.session.tables(sql, f"reading {relation.title}")) as tables:
+            with closing(self.reader.tables(sql, f"reading {relation.title}")) as tables:
                 _spool(tables, schema, file)
             path = str(file.absolute()).replace("'", "''")
             yield Staged(f"read_parquet('{path}')", tuple(Column(m.name, duckdb_type(m)) for m in chosen))
@@ -89,12 +89,12 @@ class SnowflakeSource(Source):
 
     def interrupt(self) -> None:
         """Cancel what runs, in the warehouse too; from another thread."""
-        self.session.interrupt()
+        self.reader.interrupt()
 
     def _describe(self, relation: Relation) -> list[Any]:
         """The columns, each name once; raises `SourceError` HG204 for a query with two of a name."""
         try:
-            found = self.session.describe(f"SELECT * FROM {_from(relation)}", f"reading {relation.title}")
+            found = self.reader.describe(f"SELECT * FROM {_from(relation)}", f"reading {relation.title}")
         except SourceError as error:
             if error.code == "HG202" and relation.table:
                 error.fix = self._hint(relation.table) or error.fix

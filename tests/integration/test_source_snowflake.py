@@ -57,13 +57,13 @@ def source(port: int, tmp_path: Path) -> Iterator[Any]:
     made: Any = open_source("warehouse", options(port, role="READER", warehouse="WH"), tmp_path, "crm-vips")
     made.refresh = "r-1"
     yield made
-    made.session.close()
+    made.reader.close()
 
 
 def run(source: Any, *statements: str) -> None:
     """Write to the warehouse as somebody else would."""
     for statement in statements:
-        source.session.execute(statement, "setting up")
+        source.reader.execute(statement, "setting up")
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ def test_a_key_pair_signs_in(port: int, tmp_path: Path, passphrase: str | None) 
     given = options(port, password=None, private_key=pem, private_key_passphrase=passphrase)
     source: Any = open_source("warehouse", given, tmp_path)
     source.check()
-    source.session.close()
+    source.reader.close()
     login = seen(port)["logins"][-1]
 
     assert login["AUTHENTICATOR"] == "SNOWFLAKE_JWT"
@@ -334,7 +334,7 @@ def test_a_key_pair_signs_in(port: int, tmp_path: Path, passphrase: str | None) 
 def test_an_oauth_token_signs_in(port: int, tmp_path: Path) -> None:
     source: Any = open_source("warehouse", options(port, password=None, token="canary-token"), tmp_path)
     source.check()
-    source.session.close()
+    source.reader.close()
 
     assert seen(port)["logins"][-1]["AUTHENTICATOR"] == "OAUTH"
 
@@ -421,7 +421,7 @@ def test_an_interrupted_query_is_cancelled_in_the_warehouse(source: Any, port: i
 
     reader = threading.Thread(target=read)
     reader.start()
-    query = until(lambda: source.session.last_query)
+    query = until(lambda: source.reader.last_query)
     source.interrupt()
     reader.join(30)
 
@@ -438,7 +438,7 @@ def test_an_interrupted_source_can_be_asked_again(source: Any, table: str) -> No
 
 
 def test_rows_that_come_are_stopped_too(source: Any) -> None:
-    tables = source.session.tables("SELECT seq4() AS n FROM TABLE(GENERATOR(ROWCOUNT => 2000000))", "reading")
+    tables = source.reader.tables("SELECT seq4() AS n FROM TABLE(GENERATOR(ROWCOUNT => 2000000))", "reading")
     next(tables)
     source.interrupt()
 
@@ -458,8 +458,8 @@ def test_a_query_that_somebody_cancels_is_told(source: Any, tmp_path: Path) -> N
 
     reader = threading.Thread(target=read)
     reader.start()
-    query = until(lambda: source.session.last_query)
-    with source.session._signed_in().cursor() as cursor:
+    query = until(lambda: source.reader.last_query)
+    with source.reader._signed_in().cursor() as cursor:
         until(lambda: cursor.abort_query(query))
     reader.join(30)
 
@@ -487,7 +487,7 @@ def test_a_programmatic_access_token_signs_in(port: int, tmp_path: Path) -> None
     given = options(port, password=None, token="canary-token", authenticator="programmatic_access_token")
     source: Any = open_source("warehouse", given, tmp_path)
     source.check()
-    source.session.close()
+    source.reader.close()
     login = seen(port)["logins"][-1]
 
     assert (login["AUTHENTICATOR"], login["TOKEN"]) == ("PROGRAMMATIC_ACCESS_TOKEN", "given")
@@ -501,7 +501,7 @@ def test_a_second_factor_is_asked_of_somebody_at_a_terminal(
     source: Any = open_source("warehouse", given, tmp_path)
     with somebody_there():
         source.check()
-    source.session.close()
+    source.reader.close()
     login = seen(port)["logins"][-1]
 
     assert login["AUTHENTICATOR"] == "USERNAME_PASSWORD_MFA"
@@ -532,7 +532,7 @@ def test_a_client_gets_its_token_from_where_it_is_told(port: int, tmp_path: Path
     )
     source: Any = open_source("warehouse", given, tmp_path)
     source.check()
-    source.session.close()
+    source.reader.close()
     login = seen(port)["logins"][-1]
 
     assert (login["AUTHENTICATOR"], login["TOKEN"]) == ("OAUTH", "given")
