@@ -31,7 +31,8 @@ class Kind:
 
 KINDS = {
     "integer": Kind("BIGINT", "bigint", "NUMBER(18, 0)", "BIGINT"),
-    "whole": Kind("DECIMAL(38, 0)", "numeric(38, 0)", "NUMBER(38, 0)", "DECIMAL(38,0)"),
+    # 37: of 38 digits without a fraction the server that stands for Snowflake makes 64 bits.
+    "whole": Kind("DECIMAL(37, 0)", "numeric(37, 0)", "NUMBER(37, 0)", "DECIMAL(37,0)"),
     "exact": Kind("DECIMAL(38, 12)", "numeric(38, 12)", "NUMBER(38, 12)", "DECIMAL(38,12)"),
     "money": Kind("DECIMAL(12, 2)", "numeric(12, 2)", "NUMBER(12, 2)", "DECIMAL(12,2)"),
     "double": Kind("DOUBLE", "double precision", "FLOAT", "DOUBLE"),
@@ -131,7 +132,7 @@ def _written(value: Any) -> str:
         return f"{value:f}"
     if isinstance(value, datetime):
         if value.tzinfo is not None:
-            return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ") + " +00:00"
+            return value.astimezone(UTC).isoformat(" ")
         return value.isoformat(" ")
     if isinstance(value, date | time):
         return value.isoformat()

@@ -23,6 +23,7 @@ from sync.engine.runner import Runner
 from sync.mapping import Cohort, Sync
 from sync.sdk.nouns import Change, Field, Limits, ObjectSpec, Op, Receipt, Status
 from sync.sources.base import Source
+from sync.sources.queries import quoted
 from sync.state.ledger import Ledger, open_ledger
 from sync.state.nouns import Decision, Plan
 from tests.parity.kinds import Column, Table
@@ -225,7 +226,9 @@ class Stage:
             file = f"read_parquet('{self.settings.folder / plan.file}')"
             select = f"SELECT * EXCLUDE (row, first_refresh, first_at) FROM {file}"
             types = {str(r[0]): str(r[1]) for r in connection.execute(f"DESCRIBE {select}").fetchall()}
-            rows = connection.execute(f"SELECT COLUMNS(*)::VARCHAR FROM ({select}) ORDER BY ALL").fetchall()
+            texts = (f"to_json({quoted(n)})" if t.endswith("]") else quoted(n) for n, t in types.items())
+            columns = ", ".join(f"{text}::VARCHAR" for text in texts)
+            rows = connection.execute(f"SELECT {columns} FROM ({select}) ORDER BY ALL").fetchall()
         return types, tuple(rows)
 
 

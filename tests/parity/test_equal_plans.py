@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tests.parity.values  # noqa: F401 - adds to the battery
 from tests.parity.scenarios import SCENARIOS, Scenario
 from tests.parity.stage import Seen, Stage
 from tests.parity.warehouses import DuckDB, PostgreSQL, SnowflakeDB, Warehouse
@@ -46,6 +47,16 @@ def played(play: Scenario, warehouse: Warehouse, root: Path, *, pushed: bool = F
     return stage.seen
 
 
+def compare(what: str, here: Any, there: Any) -> None:
+    """Fail with the first thing that differs."""
+    if isinstance(here, tuple) and isinstance(there, tuple):
+        assert len(here) == len(there), what
+        for one, other in zip(here, there, strict=True):
+            assert (what, one) == (what, other)
+    else:
+        assert (what, here) == (what, there)
+
+
 @pytest.mark.parametrize("play", SCENARIOS, ids=lambda play: play.__name__)
 def test_plans_are_equal(play: Scenario, warehouses: Any, tmp_path: Path) -> None:
     expected = played(play, DuckDB(tmp_path), tmp_path / "duckdb")
@@ -55,6 +66,6 @@ def test_plans_are_equal(play: Scenario, warehouses: Any, tmp_path: Path) -> Non
         found = played(play, warehouses(name), tmp_path / place, pushed=bool(pushed))
         for number, (here, there) in enumerate(zip(expected, found, strict=True)):
             for part in fields(Seen):
-                assert (place, number, part.name, getattr(there, part.name)) == (
-                    place, number, part.name, getattr(here, part.name),
-                )  # fmt: skip
+                compare(
+                    f"{place}, plan {number}: {part.name}", getattr(here, part.name), getattr(there, part.name)
+                )
