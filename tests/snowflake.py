@@ -20,7 +20,7 @@ import pytest
 
 from tests.servers import absent, answers, free_port, until
 
-__all__ = ["Snowflake", "snowflake"]
+__all__ = ["Snowflake", "server_python", "snowflake"]
 
 SERVER = Path(__file__).parent / "integration" / "snowflake_server.py"
 PACKAGES = ["fakesnow[server]==0.12.*", "snowflake-connector-python==4.8.*"]
@@ -67,8 +67,9 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _installed(cache: Path) -> Path:
+def server_python(config: pytest.Config) -> Path:
     """The interpreter of an environment that has the server, which is made once and kept in pytest's cache."""
+    cache = Path(config.cache.mkdir("snowflake-server"))  # type: ignore[union-attr]
     folder = cache / f"py{sys.version_info.minor}-{PACKAGES[0][-6:-2]}"
     python, done = folder / "bin" / "python", folder / "done"
     with _alone(cache / "lock"):
@@ -108,7 +109,7 @@ def _started(python: Path, folder: Path) -> int:
 @pytest.fixture(scope="session")
 def snowflake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Snowflake:
     """The server of this pytest run, with a database of this process's own in it."""
-    python = _installed(Path(request.config.cache.mkdir("snowflake-server")))
+    python = server_python(request.config)
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all processes of the run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,12 @@ class SnowflakeDB(Warehouse):
 
     type = "snowflake"
 
-    def __init__(self, server: Snowflake, schema: str = "parity") -> None:
+    def __init__(
+        self, server: Snowflake, schema: str = "parity", session_parameters: Mapping[str, Any] | None = None
+    ) -> None:
         self.server = server
         self.schema = schema
+        self.session_parameters = dict(session_parameters or {})
 
     @cached_property
     def _connection(self) -> Any:
@@ -112,7 +116,7 @@ class SnowflakeDB(Warehouse):
         given = {name: value for name, value in self.options().items() if name != "type"}
         return snowflake.connector.connect(
             **given,
-            session_parameters={"CLIENT_TELEMETRY_ENABLED": False},
+            session_parameters={"CLIENT_TELEMETRY_ENABLED": False, **self.session_parameters},
             enable_server_session_keep_alive_auto_detection=False,
         )
 
@@ -120,6 +124,11 @@ class SnowflakeDB(Warehouse):
         with self._connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
+
+    def rows(self, query: str) -> list[Any]:
+        """What a query answers."""
+        with self._connection.cursor() as cursor:
+            return list(cursor.execute(query).fetchall())
 
     def options(self) -> dict[str, Any]:
         return self.server.options(schema=self.schema)
