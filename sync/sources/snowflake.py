@@ -17,7 +17,7 @@ from sync.sources.options import SnowflakeOptions
 from sync.sources.queries import Unparsed, closest, pick, quoted, single_select, split_name
 from sync.sources.snowflake_access import query_tag
 from sync.sources.snowflake_session import Session
-from sync.sources.snowflake_types import arrow_schema, duckdb_type, folded, shown
+from sync.sources.snowflake_types import arrow_schema, duckdb_type, folded, shown, staged
 
 __all__ = ["SnowflakeSource"]
 
@@ -32,7 +32,7 @@ class SnowflakeSource(Source):
     """One sign-in, kept while the source is used, for any number of statements; it only reads.
 
     Rows leave Snowflake as declared: NUMBER as DECIMAL (BIGINT up to 18 digits without a fraction), VARIANT,
-    OBJECT and ARRAY as JSON text, TIMESTAMP_LTZ and _TZ as instants in UTC. Times have microseconds, because
+    OBJECT and ARRAY as JSON, TIMESTAMP_LTZ and _TZ as instants in UTC. Times have microseconds, because
     dates such as 9999-12-31 do not fit into 64 bits of nanoseconds.
     """
 
@@ -83,7 +83,11 @@ class SnowflakeSource(Source):
             with closing(self.reader.tables(sql, f"reading {relation.title}")) as tables:
                 _spool(tables, schema, file)
             path = str(file.absolute()).replace("'", "''")
-            yield Staged(f"read_parquet('{path}')", tuple(Column(m.name, duckdb_type(m)) for m in chosen))
+            selected = ", ".join(map(staged, chosen))
+            yield Staged(
+                f"(SELECT {selected} FROM read_parquet('{path}'))",
+                tuple(Column(m.name, duckdb_type(m)) for m in chosen),
+            )
         finally:
             file.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 from sync.errors import SourceError
 from sync.sources.queries import quoted
 
-__all__ = ["arrow_schema", "duckdb_type", "folded", "shown"]
+__all__ = ["arrow_schema", "duckdb_type", "folded", "shown", "staged"]
 
 _FIXED = 0
 _BIGINT_DIGITS = 18  # as many as always fit into 64 bits
@@ -22,12 +22,12 @@ _PLAIN = {
     2: "VARCHAR",  # TEXT
     3: "DATE",
     4: "TIMESTAMP",
-    5: "VARCHAR",  # VARIANT, as JSON
+    5: "JSON",  # VARIANT
     6: "TIMESTAMP WITH TIME ZONE",  # TIMESTAMP_LTZ
     7: "TIMESTAMP WITH TIME ZONE",  # TIMESTAMP_TZ
     8: "TIMESTAMP",  # TIMESTAMP_NTZ
-    9: "VARCHAR",  # OBJECT, as JSON
-    10: "VARCHAR",  # ARRAY, as JSON
+    9: "JSON",  # OBJECT
+    10: "JSON",  # ARRAY
     11: "BLOB",  # BINARY
     12: "TIME",
     13: "BOOLEAN",
@@ -35,6 +35,8 @@ _PLAIN = {
     15: "VARCHAR",  # GEOMETRY, as GeoJSON
 }
 _UNREADABLE = {16: "VECTOR", 17: "MAP", 18: "FILE", 19: "INTERVAL", 20: "INTERVAL"}
+_ODD = "(?i)nan|inf"  # numbers to DuckDB, and not to JSON
+_STRING = '"(?:[^"\\\\]|\\\\.)*"'
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 
@@ -44,6 +46,19 @@ def duckdb_type(column: Any) -> str:
         return _PLAIN.get(column.type_code, "UNKNOWN")
     digits, scale = _number(column)
     return "BIGINT" if scale == 0 and digits <= _BIGINT_DIGITS else f"DECIMAL({digits},{scale})"
+
+
+def staged(column: Any) -> str:
+    """SQL of the column over the file that its values were written to.
+
+    A VARIANT may hold what JSON has no word for, such as NaN: that value is then the text that Snowflake shows.
+    """
+    name = quoted(column.name)
+    if duckdb_type(column) != "JSON":
+        return name
+    bare = f"regexp_replace({name}, '{_STRING}', '', 'g')"
+    odd = f"regexp_matches({name}, '{_ODD}') AND regexp_matches({bare}, '{_ODD}')"
+    return f"CASE WHEN json_valid({name}) AND NOT ({odd}) THEN {name}::JSON ELSE to_json({name}) END AS {name}"
 
 
 def arrow_schema(columns: Sequence[Any], title: str) -> Any:
@@ -63,6 +78,7 @@ def _arrow_type(column: Any, title: str) -> Any:
         "BIGINT": pa.int64(),
         "DOUBLE": pa.float64(),
         "VARCHAR": pa.string(),
+        "JSON": pa.string(),
         "DATE": pa.date32(),
         "TIMESTAMP": pa.timestamp("us"),
         "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", tz="UTC"),

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -24,6 +25,7 @@ import pytest
 from sync.errors import SourceError
 from sync.sources import open_source
 from sync.sources.base import Column, Relation, Source
+from sync.sources.snowflake_types import staged as staged_sql
 from tests.snowflake import Snowflake
 
 TABLE = """
@@ -126,7 +128,7 @@ def test_columns_have_the_types_their_values_arrive_in(source: Source, table: st
         Column("AT_", "TIMESTAMP WITH TIME ZONE"),
         Column("OK", "BOOLEAN"),
         Column("SCORE", "DOUBLE"),
-        Column("TAGS", "VARCHAR"),
+        Column("TAGS", "JSON"),
         Column("RAW", "BLOB"),
         Column("HOUR", "TIME"),
         Column('Mixed "x', "VARCHAR"),
@@ -168,6 +170,28 @@ def test_nulls_arrive_as_nulls(source: Source, tmp_path: Path) -> None:
     _, rows = staged(source, Relation(query=query), [], tmp_path)
 
     assert rows == [(None, None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "arrives"),
+    [
+        ('{"a":[1.10,null]}', '{"a":[1.10,null]}'),
+        ('["NaN","an infant"]', '["NaN","an infant"]'),
+        ("null", "null"),
+        ("NaN", '"NaN"'),
+        ('{"a":-Infinity}', '"{\\"a\\":-Infinity}"'),
+        ("[1,undefined]", '"[1,undefined]"'),
+        (None, None),
+    ],
+)
+def test_what_json_has_no_word_for_is_a_text_in_it(shown: str | None, arrives: str | None) -> None:
+    column = SimpleNamespace(name='odd "name', type_code=5)
+    with duckdb.connect() as connection:
+        query = f"""SELECT {staged_sql(column)} FROM (SELECT $1::VARCHAR AS "odd ""name")"""
+        cursor = connection.execute(query, [shown])
+
+        assert [str(d[1]) for d in cursor.description or []] == ["JSON"]
+        assert cursor.fetchall() == [(arrives,)]
 
 
 def test_no_rows_still_have_their_types(source: Source, table: str, tmp_path: Path) -> None:
