@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,13 +108,15 @@ class LogTables:
 
     def make(self) -> None:
         """Make what is not there: the tables, and the schema where we may."""
-        if self._there():
-            return
-        try:
-            self._make()
-        except SourceError:
-            if not self._there():  # else another sync's run was quicker
-                raise
+        for left in (2, 1, 0):  # two syncs may begin a log at once: whoever is slower looks again
+            if self._there():
+                return
+            try:
+                with self._session.transaction() if self._session.indexes else nullcontext():
+                    self._make()
+            except SourceError:
+                if not left:
+                    raise
 
     def _make(self) -> None:
         name = _text(self._name.lower())

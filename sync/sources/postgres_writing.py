@@ -80,6 +80,9 @@ class WritingSession(Session):
             statement.bind_stream(batches)
             statement.execute_update()
 
+    def _interrupted(self) -> SourceError:
+        return SourceError(f"source {self._name}: {self.what} was interrupted", code="HG218", fix="run it again")
+
     def _explained(self, error: Exception) -> SourceError:
         why = _REFUSED.get(str(getattr(error, "sqlstate", None) or ""))
         if why is None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.project import Project
 from tests.acceptance.sink import Sink
-from tests.acceptance.test_from_postgres import Warehouse
+from tests.acceptance.test_from_postgres import Warehouse, eventually
 from tests.servers import Postgres
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -41,6 +43,21 @@ class LoggedWarehouse(Warehouse):
         made = super().project(folder, sink, **more)
         made.environment["PG_PASSWORD"] = "only-reads"
         return made
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """A lock that nobody gets past, held by somebody else."""
+        held = f"BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)"
+        psql = [str(self.server.programs / "psql"), "-X", "-q", "-U", self.server.user, "-d", self.name]
+        psql += ["-h", str(self.server.sockets), "-p", str(self.server.port), "-c", held]
+        holder = subprocess.Popen(psql, stdout=subprocess.DEVNULL)
+        try:
+            asked = f"SELECT count(*) FROM pg_locks WHERE granted AND relation = '{table}'::regclass"
+            eventually(lambda: self.ask(f"{asked} AND mode = 'AccessExclusiveLock'") == "1")
+            yield
+        finally:
+            self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'")
+            holder.wait(30)
 
     def drop(self) -> None:
         self.server.ask("postgres", f"DROP DATABASE {self.name} WITH (FORCE)", f"DROP ROLE {self.role}")
@@ -165,3 +182,29 @@ def test_the_columns_with_personal_data_are_those_that_are_documented(
     page = (REFERENCE / "personal-data.md").read_text()
     assert holding == set(re.findall(r"^\| sync log `([^`]+)` \|", page, re.MULTILINE))
     assert all(set(re.findall(rf"`{column}`", PAGE)) for _, column in columns), "the page has every column"
+
+
+def test_a_run_that_is_told_to_end_while_the_log_waits_for_a_lock_ends_and_is_logged_later(
+    warehouse: LoggedWarehouse, sink: Sink, tmp_path: Path
+) -> None:
+    warehouse.people(20)
+    warehouse.grant()
+    project = warehouse.project(tmp_path / "project", sink)
+    assert project.run("--first-run").code == 0
+    warehouse.ask("DELETE FROM vip_cohort WHERE user_id = 8")
+
+    with warehouse.locked("headgate.runs"):
+        running = project.start("run", "--json")
+        eventually(lambda: warehouse.busy("headgate.runs"))
+        running.terminate()
+        stopped = running.wait(60)
+    again = project.run()
+
+    assert (stopped.sync["status"], stopped.sync["applied"]) == ("completed", 1), stopped.text
+    assert "writing the sync log was interrupted [HG218]" in stopped.text
+    assert again.sync["notes"] == []
+    assert [row[0] for row in warehouse.rows("SELECT planned_remove FROM headgate.runs ORDER BY ended_at")] == [
+        "0",
+        "1",
+        "0",
+    ]

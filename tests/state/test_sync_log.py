@@ -45,6 +45,7 @@ class DuckSession:
     def load(self, table: str, batches: pa.RecordBatchReader) -> None:
         self.execute(f"-- load {table}")
         for batch in batches:
+            self.log.largest = max(self.log.largest, batch.num_rows)
             rows = pa.Table.from_batches([batch])
             self.connection.register("loaded", rows)
             self.connection.execute(f"INSERT INTO {table} SELECT * FROM loaded")
@@ -68,6 +69,7 @@ class Log:
 
     statements: list[str] = field(default_factory=list)
     commits: int = 0
+    largest: int = 0  # rows of a record batch
     fails: Callable[[str], bool] | None = None
 
     def down(self) -> None:
@@ -330,6 +332,13 @@ def test_turned_on_later_it_begins_with_all_that_was_run_before(logged: LoggedWo
     commits = logged.log.commits
     logged.run()
     assert (len(logged.runs()), logged.log.commits) == (8, commits + 1)
+
+
+def test_a_large_run_is_never_in_memory_as_a_whole(logged: LoggedWorld) -> None:
+    logged.limited(batch_size=50_000).people(50_000).run()
+
+    assert len(logged.records()) == 50_000
+    assert 0 < logged.log.largest <= 20_480
 
 
 def test_a_run_that_was_told_to_stop_leaves_the_log_to_the_next(logged: LoggedWorld) -> None:
