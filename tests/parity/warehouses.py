@@ -98,13 +98,18 @@ class PostgreSQL(Warehouse):
 
 
 class SnowflakeDB(Warehouse):
-    """A schema of the server that speaks Snowflake's protocol."""
+    """A schema of the server that speaks Snowflake's protocol; `port` is where the source connects."""
 
     type = "snowflake"
 
     def __init__(
-        self, server: Snowflake, schema: str = "parity", session_parameters: Mapping[str, Any] | None = None
+        self,
+        server: Snowflake,
+        schema: str = "parity",
+        session_parameters: Mapping[str, Any] | None = None,
+        port: int | None = None,
     ) -> None:
+        self.port = port or server.port
         self.server = server
         self.schema = schema
         self.session_parameters = dict(session_parameters or {})
@@ -113,7 +118,8 @@ class SnowflakeDB(Warehouse):
     def _connection(self) -> Any:
         import snowflake.connector
 
-        given = {name: value for name, value in self.options().items() if name != "type"}
+        given = {**self.options(), "port": self.server.port}
+        del given["type"]
         return snowflake.connector.connect(
             **given,
             session_parameters={"CLIENT_TELEMETRY_ENABLED": False, **self.session_parameters},
@@ -131,7 +137,7 @@ class SnowflakeDB(Warehouse):
             return list(cursor.execute(query).fetchall())
 
     def options(self) -> dict[str, Any]:
-        return self.server.options(schema=self.schema)
+        return self.server.options(schema=self.schema, port=self.port)
 
     def close(self) -> None:
         self._connection.close()
