@@ -150,7 +150,8 @@ class Stage:
     @property
     def settings(self) -> EngineSettings:
         """The engine's."""
-        return EngineSettings(self.root / "state", threads=1, delivery=QUICK)
+        keeping = {"sources": {"warehouse": self._opened}} if self.pushed else {}
+        return EngineSettings(self.root / "state", threads=1, delivery=QUICK, **keeping)
 
     @property
     def job(self) -> SyncJob:
@@ -176,7 +177,13 @@ class Stage:
             author="",
             source=self._opened,
             connect=lambda before: Polling(self.desk, before),  # type: ignore[arg-type]
+            **({"place": f"warehouse/{self.kept_in}", "sources": self.settings.sources} if self.pushed else {}),
         )
+
+    @property
+    def kept_in(self) -> str:
+        """The schema of the warehouse that pushed-down members are in: one of this stage's own."""
+        return f"headgate_{sha256(str(self.root).encode()).hexdigest()[:12]}"
 
     def _opened(self) -> Source:
         return self.warehouse.source()

@@ -26,7 +26,7 @@ def test_plans_are_equal(play: Scenario, warehouses: Warehouses, tmp_path: Path)
     for place in PLACES:
         name, _, pushed = place.partition(", ")
         found = played(play, warehouses(name), tmp_path / place, pushed=bool(pushed))
-        assert (place, differences(expected, found)) == (place, [])
+        assert (place, differences(expected, found, pushed=bool(pushed))) == (place, [])
 
 
 @pytest.mark.parametrize(
