@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sync.cli import output, words
@@ -12,6 +13,7 @@ from sync.state.nouns import PlanKind, PlanStatus, Verdict, VerdictAnswer
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
+    from sync.sources.base import Reading
 
 __all__ = ["next_commands", "plan_data", "report_data", "show_plan", "show_run"]
 
@@ -43,6 +45,7 @@ def plan_data(report: SyncReport) -> dict[str, Any]:
         "held": [_verdict(v) for v in report.held],
         "warnings": [_verdict(v) for v in report.verdicts if v.answer is VerdictAnswer.WARN],
         "expires_at": words.iso(plan.expires_at) if plan else None,
+        "source": _reading(report.reading) if report.reading else None,
         "notes": list(report.notes),
         "next": [f"headgate {command}" for command in next_commands(report)],
     }
@@ -56,6 +59,11 @@ def report_data(report: SyncReport) -> dict[str, Any]:
     outcomes = {name: getattr(report, name) for name in _OUTCOMES}
     wall = round(report.wall_s, 3)
     return {**plan_data(report), "run": report.run, "resumed": report.resumed, **outcomes, "wall_s": wall}
+
+
+def _reading(reading: Reading) -> dict[str, Any]:
+    changed = reading.changed_at
+    return asdict(reading) | {"changed_at": words.iso(changed) if changed is not None else None}
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
@@ -147,6 +155,8 @@ def _counts(report: SyncReport) -> None:
     said = [f"{count:,} {what}" for what, count in extra.items() if count]
     if said:
         output.say("  " + ", ".join(said))
+    if report.reading is not None and report.reading.bytes_scanned is not None:
+        output.say(f"  the warehouse scanned {words.size(report.reading.bytes_scanned)}")
     if c.left_out:
         output.say(f"  {c.not_undone:,} cannot be undone:")
     for op, why, records in c.left_out:

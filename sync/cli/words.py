@@ -8,7 +8,7 @@ from typing import Any
 
 from sync.durations import format_duration
 
-__all__ = ["age", "cut", "due", "iso", "masked", "masked_sample", "moment", "number", "several"]
+__all__ = ["age", "cut", "due", "iso", "masked", "masked_sample", "moment", "number", "several", "size"]
 
 
 def iso(at: float | None) -> str | None:
@@ -36,6 +36,15 @@ def number(value: float | int | str | None) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}".removesuffix(".0")
     return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "-")
+
+
+def size(count: float) -> str:
+    """`4.1 GB` of so many bytes."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{number(round(count, 1))} {unit}"
+        count /= 1000
+    return f"{number(round(count, 1))} GB"
 
 
 def several(count: int, noun: str) -> str:

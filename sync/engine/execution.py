@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from sync.engine.scratch import scratch
 from sync.engine.trust import refuse_older_ledger
 from sync.errors import DecisionError, HeadgateError
 from sync.sdk.nouns import Op
+from sync.sources.base import Reading
 from sync.state.nouns import APPROVED_PLANS, Counts, Plan, PlanKind, PlanStatus, Run, RunStatus, VerdictAnswer
 
 __all__ = ["Execution"]
@@ -43,6 +44,7 @@ class Execution:
         self.cause = f"{means.trigger}: {means.actor}"
         self.cause_actor = means.actor
         self.running = Running(means, job, keeper)
+        self.reading: Reading | None = None
         self._observations: set[str] = set()  # refreshes that are kept already
 
     # --- the two ways through -----------------------------------------------------------------------------
@@ -252,9 +254,12 @@ class Execution:
 
     # --- planning -----------------------------------------------------------------------------------------
 
-    def _observed(self) -> AbstractContextManager[Observed]:
+    @contextmanager
+    def _observed(self) -> Iterator[Observed]:
         self.tell.phase(self.job.name, "refresh")
-        return observe(self.state, self.settings, self.job, self.cause, self.running.means.stop)
+        with observe(self.state, self.settings, self.job, self.cause, self.running.means.stop) as seen:
+            self.reading = seen.reading
+            yield seen
 
     def _planner(self) -> Planner:
         return Planner(self.state, self.settings, self.job, first_run=self.first_run, kept_back=self.kept_back)

@@ -21,7 +21,7 @@ from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.scratch import scratch
 from sync.errors import CohortError, SourceError
 from sync.sdk.nouns import Delivery
-from sync.sources.base import Column, Relation, Source
+from sync.sources.base import Column, Reading, Relation, Source
 from sync.state.base import State, StateReader
 from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation, Lease, Refresh
@@ -47,6 +47,7 @@ class Observed:
     same_function: bool  # do keys and fingerprints compare with those of the members
     columns: tuple[Column, ...]  # that the sync reads
     forgotten: int = 0  # rows of people who were forgotten, which are on neither side
+    reading: Reading | None = None  # of the cohort, as the warehouse tells of it
     leaving: frozenset[str] = frozenset()  # keys of members that an erasure removes, and the diff leaves to it
 
     @property
@@ -138,6 +139,7 @@ def observe(
             same,
             staged.columns,
             found.forgotten,
+            source.reading,
             leaving,
         )
         _refuse_bad_keys(state, job, seen, found)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sync.state.nouns import Counts, Plan, Verdict, VerdictAnswer
+
+if TYPE_CHECKING:
+    from sync.sources.base import Reading
 
 __all__ = [
     "Observer",
@@ -50,6 +53,7 @@ class SyncReport:
     error: str = ""
     fix: str = ""
     notes: tuple[str, ...] = ()  # sentences a person should read
+    reading: Reading | None = None  # what the warehouse tells of the query that read the cohort
 
     @property
     def held(self) -> tuple[Verdict, ...]:

@@ -53,7 +53,8 @@ class Runner:
         started = time.monotonic()
         try:
             with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
-                report = Execution(self._means, job, keeper, first_run=first_run).plan_only()
+                execution = Execution(self._means, job, keeper, first_run=first_run)
+                report = replace(execution.plan_only(), reading=execution.reading)
         except HeadgateError as error:
             report = _failed(job, error)
         return replace(report, wall_s=round(time.monotonic() - started, 3))
@@ -74,7 +75,8 @@ class Runner:
         started = time.monotonic()
         try:
             with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
-                report = Execution(self._means, job, keeper, first_run=first_run).run(only, plan)
+                execution = Execution(self._means, job, keeper, first_run=first_run)
+                report = replace(execution.run(only, plan), reading=execution.reading)
                 report = self._logged(job, keeper, report)
         except HeadgateError as error:
             report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))

@@ -13,7 +13,7 @@ import duckdb
 from sync.errors import SourceError
 from sync.sources.log_tables import LogSession
 
-__all__ = ["Column", "Relation", "Source", "Staged"]
+__all__ = ["Column", "Reading", "Relation", "Source", "Staged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,24 @@ class Staged:
     columns: tuple[Column, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a warehouse tells of the query that read a cohort; None where it does not tell."""
+
+    query: str  # its id in the warehouse's own history
+    bytes_scanned: int | None = None
+    seconds: float | None = None  # from being submitted to its end
+    credits: float | None = None  # of cloud services, on top of the warehouse's time
+    changed_at: float | None = None  # when the table was last changed, in any way: seconds since 1970
+
+
 class Source(ABC):
     """A warehouse connection. It reads; what it may write is in the schema that Headgate owns there."""
 
     name: str
     type: str
     refresh: str = ""  # the one that it reads for, which a warehouse with tags on its queries is told
+    reading: Reading | None = None  # the last one, of a warehouse that keeps a history
 
     @abstractmethod
     def check(self) -> str:

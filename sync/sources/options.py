@@ -57,7 +57,7 @@ _WAYS = {  # what each way to sign in needs, in this order
 _SECRETS = ("private_key", "token", "password", "oauth_client_secret")
 
 
-class SnowflakeOptions(Options):
+class SnowflakeOptions(SyncLogOptions):
     """A Snowflake account, and who reads from it with what.
 
     `authenticator` says how; without it `private_key`, `token` (OAuth) or `password` does. The names are those of

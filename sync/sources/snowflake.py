@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -12,18 +12,29 @@ from typing import Any
 import duckdb
 
 from sync.errors import SourceError
-from sync.sources.base import Column, Relation, Source, Staged
+from sync.sources.base import Column, Reading, Relation, Source, Staged
 from sync.sources.options import SnowflakeOptions
-from sync.sources.queries import Unparsed, closest, pick, quoted, single_select, split_name
+from sync.sources.queries import closest, pick, quoted
 from sync.sources.snowflake_access import query_tag
 from sync.sources.snowflake_session import Session
-from sync.sources.snowflake_types import arrow_schema, duckdb_type, folded, shown, staged
+from sync.sources.snowflake_spool import spooled, written
+from sync.sources.snowflake_sql import from_clause, parts, text
+from sync.sources.snowflake_types import arrow_schema, duckdb_type, selected, shown
+from sync.sources.snowflake_writing import Writer, WritingSession
 
 __all__ = ["SnowflakeSource"]
 
 _TABLES = """
 SELECT table_schema, table_name FROM information_schema.tables
 WHERE table_schema <> 'INFORMATION_SCHEMA' ORDER BY 1, 2 LIMIT 1000
+"""
+_COST = """
+SELECT bytes_scanned, total_elapsed_time, credits_used_cloud_services
+FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY_BY_SESSION(RESULT_LIMIT => 100)) WHERE query_id = '{query}'
+"""
+_CHANGED = """
+SELECT last_altered FROM {catalogue}information_schema.tables
+WHERE table_schema = {schema} AND table_name = {table} AND table_type = 'BASE TABLE'
 """
 _WHO = "SELECT CURRENT_USER(), CURRENT_ROLE(), CURRENT_WAREHOUSE()"
 
@@ -41,7 +52,10 @@ class SnowflakeSource(Source):
     def __init__(self, name: str, options: SnowflakeOptions, purpose: str = "") -> None:
         self.name = name
         self.options = options
-        self.reader = Session(name, options, lambda: query_tag(options.query_tag, purpose, self.refresh))
+        self.purpose = purpose
+        self.reader = Session(name, options, self._tag)
+        self._lock = threading.Lock()
+        self._writing: set[Session] = set()
 
     def check(self) -> str:
         """Sign in and ask who we are; raises `SourceError` HG205 where Snowflake does not let us in."""
@@ -76,29 +90,73 @@ class SnowflakeSource(Source):
         picked = pick(columns, list(there), relation.title)
         chosen = [there[name] for name in picked]
         schema = arrow_schema(chosen, relation.title)
-        sql = f"SELECT {', '.join(map(quoted, picked))} FROM {_from(relation)}"
+        sql = f"SELECT {', '.join(map(selected, chosen))} FROM {from_clause(relation)}"
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = spool / f"{uuid.uuid4().hex}.parquet"
         try:
+            changed = self._last_change(relation)
             with closing(self.reader.tables(sql, f"reading {relation.title}")) as tables:
-                _spool(tables, schema, file)
-            path = str(file.absolute()).replace("'", "''")
-            selected = ", ".join(map(staged, chosen))
-            yield Staged(
-                f"(SELECT {selected} FROM read_parquet('{path}'))",
-                tuple(Column(m.name, duckdb_type(m)) for m in chosen),
-            )
+                spooled(tables, schema, file)
+            self.reading = self._told(self.reader.last_query, changed)
+            yield written(file, chosen)
         finally:
             file.unlink(missing_ok=True)
 
+    @contextmanager
+    def session(self, what: str) -> Iterator[WritingSession]:
+        """A session that may write to the schema Headgate owns there; `what` it does stands in messages."""
+        own = Writer(self.name, self.options, self._tag)
+        with self._lock:
+            self._writing.add(own)
+        try:
+            yield WritingSession(own, what)
+        finally:
+            with self._lock:
+                self._writing.discard(own)
+            own.close()
+
     def interrupt(self) -> None:
         """Cancel what runs, in the warehouse too; from another thread."""
-        self.reader.interrupt()
+        with self._lock:
+            sessions = [self.reader, *self._writing]
+        for session in sessions:
+            session.interrupt()
+
+    def _tag(self) -> str:
+        return query_tag(self.options.query_tag, self.purpose, self.refresh)
+
+    def _last_change(self, relation: Relation) -> float | None:
+        """When a table was last changed; nothing of a view or a query, which change with what is under them.
+
+        It is told and not trusted: reclustering moves it without a change, and a shared database may not have it.
+        """
+        names = parts(relation.table or "")
+        if relation.table is None or len(names) > 3:
+            return None
+        *catalogue, schema, table = [None] * (2 - len(names)) + names
+        sql = _CHANGED.format(
+            catalogue="".join(f"{quoted(part)}." for part in catalogue if part),
+            schema=text(schema) if schema else "CURRENT_SCHEMA()",
+            table=text(table or ""),
+        )
+        with suppress(SourceError):
+            for (at,) in self.reader.rows(sql, "asking when the table was changed"):
+                return float(at.timestamp())
+        return None
+
+    def _told(self, query: str, changed: float | None) -> Reading:
+        """What the account tells of the query's cost. It is no reason to fail that it does not."""
+        with suppress(SourceError):
+            for scanned, elapsed, credits in self.reader.rows(_COST.format(query=query), "asking what it cost"):
+                took = elapsed / 1000 if elapsed is not None else None
+                used = float(credits) if credits is not None else None
+                return Reading(query, int(scanned) if scanned is not None else None, took, used, changed)
+        return Reading(query, changed_at=changed)
 
     def _describe(self, relation: Relation) -> list[Any]:
         """The columns, each name once; raises `SourceError` HG204 for a query with two of a name."""
         try:
-            found = self.reader.describe(f"SELECT * FROM {_from(relation)}", f"reading {relation.title}")
+            found = self.reader.describe(f"SELECT * FROM {from_clause(relation)}", f"reading {relation.title}")
         except SourceError as error:
             if error.code == "HG202" and relation.table:
                 error.fix = self._hint(relation.table) or error.fix
@@ -114,38 +172,3 @@ class SnowflakeSource(Source):
         with suppress(SourceError):
             return closest(table, self.tables())
         return ""
-
-
-def _from(relation: Relation) -> str:
-    """What stands for the relation in a FROM; names without quotes are folded as Snowflake does it."""
-    if relation.query is not None:
-        return f"({_select(relation.query)}\n)"
-    return ".".join(quoted(folded(part, name)) for part, name in split_name(relation.table or ""))
-
-
-def _select(query: str) -> str:
-    """The query without its final semicolon; one that our parser cannot read is the warehouse's to judge.
-
-    In the FROM where it stands nothing but a query is understood there.
-    """
-    try:
-        return single_select(query, "snowflake")[1]
-    except Unparsed:
-        return query.rstrip().removesuffix(";")
-
-
-def _spool(tables: Iterator[Any], schema: Any, file: Path) -> None:
-    """Write the batches as they come, each cast to what the columns are declared as."""
-    import pyarrow.parquet
-
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as out, pyarrow.parquet.ParquetWriter(out, schema, compression="zstd") as writer:  # noqa: PTH123
-            for table in tables:
-                writer.write_table(table.rename_columns(schema.names).cast(schema))
-    except OSError as error:
-        raise SourceError(
-            f"the cohort's rows cannot be kept in {file.parent}: {error.strerror or 'input or output error'}",
-            code="HG208",
-            fix="free disk space for the state folder",
-        ) from error

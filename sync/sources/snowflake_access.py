@@ -15,6 +15,7 @@ _FOR_PEOPLE = {
     "externalbrowser": "opens a browser",
     "username_password_mfa": "asks for a second factor",
 }
+_WITH_ZONE = "YYYY-MM-DD HH24:MI:SS.FF9 TZHTZM"
 _TAG = 2000  # characters that QUERY_TAG takes (SQL reference, Parameters)
 
 
@@ -38,6 +39,11 @@ def parameters(options: SnowflakeOptions, tag: str) -> dict[str, Any]:
         **{key.upper(): value for key, value in options.session_parameters.items()},
         "CLIENT_SESSION_KEEP_ALIVE": True,
         "JSON_INDENT": 0,
+        "BINARY_OUTPUT_FORMAT": "HEX",
+        "DATE_OUTPUT_FORMAT": "YYYY-MM-DD",
+        "TIME_OUTPUT_FORMAT": "HH24:MI:SS.FF9",
+        "TIMESTAMP_NTZ_OUTPUT_FORMAT": "YYYY-MM-DD HH24:MI:SS.FF9",
+        **dict.fromkeys(("TIMESTAMP_LTZ_OUTPUT_FORMAT", "TIMESTAMP_TZ_OUTPUT_FORMAT"), _WITH_ZONE),
         "GEOGRAPHY_OUTPUT_FORMAT": "GeoJSON",
         "GEOMETRY_OUTPUT_FORMAT": "GeoJSON",
         "QUERY_TAG": tag,

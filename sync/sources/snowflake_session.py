@@ -14,14 +14,14 @@ from sync.sources.options import SnowflakeOptions
 from sync.sources.snowflake_access import credentials, parameters
 from sync.sources.snowflake_errors import explained
 
-__all__ = ["Session"]
+__all__ = ["Session", "Statement"]
 
 _FIRST_LOOK, _LONGEST_PAUSE = 0.02, 2.0  # seconds between two looks at whether a query is done
 _UNHEARD = 10  # looks in a row that may find nothing about a query that was just accepted
 
 
 @dataclass(eq=False, slots=True)
-class _Statement:
+class Statement:
     """A statement that is under way, and whether it was told to end."""
 
     what: str
@@ -41,21 +41,22 @@ class Session:
         self.name = name
         self.options = options
         self._tag = tag
+        self.waits = False  # for each result, as inside a transaction: then a query cannot be cancelled
         self.last_query = ""  # the id of the query that was submitted last
         self._connection: Any = None
         self._connecting = threading.Lock()
         self._lock = threading.Lock()
-        self._under_way: set[_Statement] = set()
+        self._under_way: set[Statement] = set()
 
     def describe(self, sql: str, what: str) -> list[Any]:
         """The connector's metadata of each column; nothing is run (`describeOnly`), so it costs nothing."""
         with self._statement(what) as statement:
             return list(statement.cursor.describe(sql) or ())
 
-    def execute(self, sql: str, what: str) -> None:
-        """Run a statement whose answer is not wanted."""
+    def execute(self, sql: str, what: str, *, wait: bool = False) -> None:
+        """Run a statement whose answer is not wanted. PUT has to be waited for: it is done here."""
         with self._statement(what) as statement:
-            self._run(statement, sql)
+            self._run(statement, sql, wait=wait)
 
     def rows(self, sql: str, what: str) -> list[tuple[Any, ...]]:
         """All rows of a small result."""
@@ -84,10 +85,13 @@ class Session:
             connection, self._connection = self._connection, None
         _close(connection)
 
-    def _run(self, statement: _Statement, sql: str) -> None:
+    def _run(self, statement: Statement, sql: str, *, wait: bool = False) -> None:
         """Submit the query, wait for its end, and have its result at hand."""
         if statement.told.is_set():
             raise self._interrupted(statement)
+        if self.waits or wait:
+            statement.cursor.execute(sql)
+            return
         query = str(statement.cursor.execute_async(sql)["queryId"])
         self.last_query = query
         pause, unheard = _FIRST_LOOK, 0
@@ -110,15 +114,15 @@ class Session:
         return str(self._signed_in().get_query_status_throw_if_error(query).name)
 
     @contextmanager
-    def _statement(self, what: str) -> Iterator[_Statement]:
-        statement = _Statement(what)
+    def _statement(self, what: str) -> Iterator[Statement]:
+        statement = Statement(what)
         with self._lock:
             self._under_way.add(statement)
         try:
             with self._signed_in().cursor() as statement.cursor:
                 yield statement
         except _errors() as error:
-            found = self._interrupted(statement) if statement.told.is_set() else explained(error, self.name, what)
+            found = self._interrupted(statement) if statement.told.is_set() else self._explained(error, what)
             if found.code in ("HG200", "HG205"):
                 self.close()
             raise found from error
@@ -133,7 +137,10 @@ class Session:
                 weakref.finalize(self, _close, self._connection)
             return self._connection
 
-    def _interrupted(self, statement: _Statement) -> SourceError:
+    def _explained(self, error: Exception, what: str) -> SourceError:
+        return explained(error, self.name, what)
+
+    def _interrupted(self, statement: Statement) -> SourceError:
         return SourceError(
             f"source {self.name}: {statement.what} was interrupted; nothing was sent",
             code="HG218",

@@ -1,6 +1,7 @@
 """Snowflake's types and names, and what becomes of them.
 
-Type codes: Snowflake documentation, Python Connector API, "Type codes"; folding: "Identifier requirements".
+Type codes: Snowflake documentation, Python Connector API, "Type codes", and the connector's own table for later
+ones; what may be cast: SQL reference, "Data type conversion"; folding: "Identifier requirements".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from sync.errors import SourceError
 from sync.sources.queries import quoted
 
-__all__ = ["arrow_schema", "duckdb_type", "folded", "shown", "staged"]
+__all__ = ["arrow_schema", "duckdb_type", "folded", "selected", "shown", "staged"]
 
 _FIXED = 0
 _BIGINT_DIGITS = 18  # as many as always fit into 64 bits
@@ -33,8 +34,12 @@ _PLAIN = {
     13: "BOOLEAN",
     14: "VARCHAR",  # GEOGRAPHY, as GeoJSON
     15: "VARCHAR",  # GEOMETRY, as GeoJSON
+    16: "JSON",  # VECTOR
+    19: "VARCHAR",  # INTERVAL YEAR TO MONTH, as Snowflake writes it
+    20: "VARCHAR",  # INTERVAL DAY TO SECOND
 }
-_UNREADABLE = {16: "VECTOR", 17: "MAP", 18: "FILE", 19: "INTERVAL", 20: "INTERVAL"}
+_CAST = {16: "ARRAY", 19: "VARCHAR", 20: "VARCHAR"}  # in the warehouse, because the connector has no text of them
+_UNREADABLE = {_FIXED: "DECFLOAT", 17: "MAP", 18: "FILE"}
 _ODD = "(?i)nan|inf"  # numbers to DuckDB, and not to JSON
 _STRING = '"(?:[^"\\\\]|\\\\.)*"'
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
@@ -42,10 +47,17 @@ _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 def duckdb_type(column: Any) -> str:
     """The DuckDB type of a column, from the connector's metadata of it; UNKNOWN where it cannot be read."""
-    if column.type_code != _FIXED:
+    if column.type_code != _FIXED or column.scale is None:
         return _PLAIN.get(column.type_code, "UNKNOWN")
     digits, scale = _number(column)
     return "BIGINT" if scale == 0 and digits <= _BIGINT_DIGITS else f"DECIMAL({digits},{scale})"
+
+
+def selected(column: Any) -> str:
+    """The column in a SELECT, under its own name."""
+    name = quoted(column.name)
+    cast = _CAST.get(column.type_code)
+    return f"{name}::{cast} AS {name}" if cast else name
 
 
 def staged(column: Any) -> str:

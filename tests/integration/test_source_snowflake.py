@@ -25,6 +25,7 @@ import pytest
 from sync.errors import SourceError
 from sync.sources import open_source
 from sync.sources.base import Column, Relation, Source
+from sync.sources.snowflake_types import arrow_schema, duckdb_type, selected
 from sync.sources.snowflake_types import staged as staged_sql
 from tests.snowflake import Snowflake
 
@@ -208,7 +209,7 @@ def test_only_the_columns_asked_for_leave_the_warehouse(
 
     assert rows == [("ann@acme.example", "odd")]
     assert [c.name for c in found.columns] == ["EMAIL", 'Mixed "x']
-    assert seen(port)["queries"][-1] == f'SELECT "EMAIL", "Mixed ""x" FROM "{table.upper()}"'
+    assert seen(port)["queries"][-2] == f'SELECT "EMAIL", "Mixed ""x" FROM "{table.upper()}"'
 
 
 def test_the_spool_file_is_ours_alone_and_goes(source: Source, table: str, tmp_path: Path) -> None:
@@ -417,6 +418,37 @@ def test_nothing_is_told_to_the_vendor(source: Source, port: int) -> None:
     assert "telemetry" not in seen(port)["queries"]
 
 
+@pytest.mark.parametrize(
+    ("code", "type", "sql"),
+    [
+        (10, "JSON", '"Odd ""one"'),  # ARRAY
+        (14, "VARCHAR", '"Odd ""one"'),  # GEOGRAPHY
+        (16, "JSON", '"Odd ""one"::ARRAY AS "Odd ""one"'),  # VECTOR
+        (19, "VARCHAR", '"Odd ""one"::VARCHAR AS "Odd ""one"'),  # INTERVAL YEAR TO MONTH
+        (20, "VARCHAR", '"Odd ""one"::VARCHAR AS "Odd ""one"'),  # INTERVAL DAY TO SECOND
+    ],
+)
+def test_types_that_the_local_server_has_not_are_asked_for_as_text(code: int, type: str, sql: str) -> None:
+    column = described(code)
+
+    assert (duckdb_type(column), selected(column)) == (type, sql)
+
+
+@pytest.mark.parametrize(("code", "name"), [(0, "DECFLOAT"), (17, "MAP"), (18, "FILE"), (99, "newer Snowflake")])
+def test_a_type_that_cannot_be_read_is_told_with_what_to_write(code: int, name: str) -> None:
+    with pytest.raises(SourceError, match=name) as caught:
+        arrow_schema([described(code)], "marts.vip")
+
+    assert caught.value.code == "HG209"
+    assert "TO_JSON" in caught.value.fix
+
+
+def described(code: int) -> Any:
+    from snowflake.connector.cursor import ResultMetadata
+
+    return ResultMetadata('Odd "one', code, None, None, None, None, True)
+
+
 # --- a query that is told to end ------------------------------------------------------------------------------
 
 ENDLESS = """
@@ -489,6 +521,40 @@ def test_a_query_that_somebody_cancels_is_told(source: Any, tmp_path: Path) -> N
 
     assert [error.code for error in caught] == ["HG208"]
     assert "error 000604" in caught[0].message
+
+
+# --- what the account tells ------------------------------------------------------------------------------------
+
+
+def test_what_reading_costs_is_told(source: Any, table: str, tmp_path: Path, port: int) -> None:
+    staged(source, Relation(table=table), ["email"], tmp_path)
+
+    told = source.reading
+    assert (told.bytes_scanned, told.seconds, told.credits) == (4096, 1.25, 0.0001)
+    assert told.changed_at == 0.0  # as the local server has it of every table
+    assert told.query in seen(port)["queries"][-1]
+
+
+def test_a_view_has_no_last_change(source: Any, table: str, tmp_path: Path) -> None:
+    run(source, f"CREATE OR REPLACE VIEW {table}_v AS SELECT email FROM {table}")
+    staged(source, Relation(table=f"marts.{table}_v"), [], tmp_path)
+
+    assert source.reading.changed_at is None
+
+
+def test_a_query_has_no_last_change(source: Any, tmp_path: Path, port: int) -> None:
+    staged(source, Relation(query="SELECT 1 AS a"), [], tmp_path)
+
+    assert source.reading.changed_at is None
+    assert not [query for query in seen(port)["queries"][-3:] if "last_altered" in query]
+
+
+def test_cost_that_is_not_told_fails_nothing(source: Any, table: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sync.sources.snowflake._COST", "SELECT 1 AS refuse_003001 -- {query}")
+    staged(source, Relation(table=table), ["email"], tmp_path)
+
+    assert source.reading.bytes_scanned is None
+    assert source.reading.query
 
 
 # --- who signs in ---------------------------------------------------------------------------------------------
