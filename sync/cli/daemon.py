@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +38,7 @@ def command(options: Options, workers: int, once: bool) -> int:
     from sync.logging import configure
 
     configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
-    with opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
+    with nobody_there(), opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
         pacers = Pacers(folder=session.engine.folder)
         shared: dict[str, Any] = {"observer": LogObserver(), "stop": stop, "pacers": pacers}
 
@@ -56,6 +59,18 @@ def command(options: Options, workers: int, once: bool) -> int:
             return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
         daemon.serve()
         return 0
+
+
+@contextmanager
+def nobody_there() -> Iterator[None]:
+    """Nobody answers a daemon, though it may have been started at a terminal."""
+    before = sys.stdin
+    with Path(os.devnull).open() as nobody:
+        sys.stdin = nobody
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 def files(root: Path) -> tuple[tuple[str, int, int], ...]:

@@ -22,6 +22,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from sync.cli.daemon import nobody_there
 from sync.errors import SourceError
 from sync.sources import open_source
 from sync.sources.base import Column, Relation, Source
@@ -608,6 +609,13 @@ def test_nobody_is_asked_where_nobody_is(port: int, tmp_path: Path, way: str) ->
         open_source("warehouse", given, tmp_path).check()
     assert caught.value.code == "HG205"
     assert len(seen(port)["logins"]) == before
+
+
+def test_a_daemon_asks_nobody_though_it_was_started_at_a_terminal(port: int, tmp_path: Path) -> None:
+    source = open_source("warehouse", options(port, authenticator="username_password_mfa"), tmp_path)
+
+    with somebody_there(), nobody_there(), pytest.raises(SourceError, match="nobody is there"):
+        source.check()
 
 
 def test_a_client_gets_its_token_from_where_it_is_told(port: int, tmp_path: Path) -> None:
