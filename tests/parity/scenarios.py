@@ -18,16 +18,24 @@ from tests.parity.kinds import Column, Table
 from tests.parity.stage import PEOPLE, Stage, people, spec
 from tests.state.world import Desk
 
-__all__ = ["SCENARIOS", "Scenario", "counts"]
+__all__ = ["DECISIVE", "SCENARIOS", "Scenario", "counts", "decisive", "refusing", "scenario"]
 
 Scenario = Callable[[Stage], None]
 SCENARIOS: list[Scenario] = []
+DECISIVE: set[Scenario] = set()
+"""Scenarios that a warehouse's own ways with types, names, texts and order decide."""
 
 
 def scenario(play: Scenario) -> Scenario:
     """Put it into the battery."""
     SCENARIOS.append(play)
     return play
+
+
+def decisive(play: Scenario) -> Scenario:
+    """Put it into the battery, as one that no warehouse may be spared."""
+    DECISIVE.add(play)
+    return scenario(play)
 
 
 def counts(stage: Stage) -> tuple[int, int, int, int]:
@@ -58,7 +66,7 @@ def a_first_load(stage: Stage) -> None:
     assert stage.run().applied == 30
 
 
-@scenario
+@decisive
 def an_unchanged_cohort_in_another_order(stage: Stage) -> None:
     stage.has(*range(30)).run()
     stage.has(*reversed(range(30))).run()
@@ -66,7 +74,7 @@ def an_unchanged_cohort_in_another_order(stage: Stage) -> None:
     assert stage.plan().status == "unchanged"
 
 
-@scenario
+@decisive
 def additions_updates_and_removals(stage: Stage) -> None:
     stage.has(*range(20)).run()
     rows = [*people(*range(3, 20)).rows, *people(20, 21).rows]
@@ -107,7 +115,7 @@ def two_people_exchange_their_identifiers(stage: Stage) -> None:
     assert counts(stage) == (0, 2, 0, 3)
 
 
-@scenario
+@decisive
 def an_emptied_identifier_removes_nobody(stage: Stage) -> None:
     stage.has(*range(5)).run()
     rows = list(people(*range(5)).rows)
@@ -121,7 +129,7 @@ def an_emptied_identifier_removes_nobody(stage: Stage) -> None:
     assert counts(stage) == (0, 0, 0, 5)
 
 
-@scenario
+@decisive
 def people_who_share_an_identifier(stage: Stage) -> None:
     rows = [*people(*range(6)).rows, *people(7, 8, email="p1@x.example").rows]
     stage.put(Table(PEOPLE, rows)).run()
@@ -151,7 +159,7 @@ def somebody_new_with_an_unchanged_members_identifier(stage: Stage) -> None:
 # --- keys -----------------------------------------------------------------------------------------------------
 
 
-@scenario
+@decisive
 def null_and_repeated_keys_are_refused(stage: Stage) -> None:
     stage.has(*range(5)).run()
     for rows in (
@@ -164,7 +172,7 @@ def null_and_repeated_keys_are_refused(stage: Stage) -> None:
     assert counts(stage) == (0, 0, 0, 5)
 
 
-@scenario
+@decisive
 def null_and_repeated_keys_are_tolerated(stage: Stage) -> None:
     stage.guardrails = replace(stage.guardrails, max_bad_keys=3)
     more = [(None, "a@x.example", "A", 1), (4, "b@x.example", "B", 1), (4, "p4@x.example", "C", 2)]
@@ -185,7 +193,7 @@ def a_key_that_is_the_identifier(stage: Stage) -> None:
     assert stage.put(Table(PEOPLE, [*people(1, 2).rows, *people(2).rows])).run().code == "HG211"
 
 
-@scenario
+@decisive
 def keys_of_texts(stage: Stage) -> None:
     columns = (Column("id"), *PEOPLE[1:])
     keys = ["a", "A", "\u00e9", "e\u0301", "it's", 'say "so"', "back\\slash", "new\nline", " ", "", "\U0001f600"]
@@ -292,7 +300,7 @@ def a_field_turning_null_is_held(stage: Stage) -> None:
     assert stage.has(*range(40), name=None).run(first_run=False).status == "held"
 
 
-@scenario
+@decisive
 def no_rows_at_first_and_later(stage: Stage) -> None:
     stage.has().plan()
     assert counts(stage) == (0, 0, 0, 0)
@@ -347,7 +355,7 @@ def a_changed_mapping(stage: Stage) -> None:
     assert counts(stage) == (0, 0, 0, 6)
 
 
-@scenario
+@decisive
 def a_column_is_dropped(stage: Stage) -> None:
     stage.put(Table((*PEOPLE, Column("more")), [(*row, "x") for row in people(*range(4)).rows])).run()
     stage.has(*range(4)).run()
@@ -360,7 +368,7 @@ def a_column_is_dropped(stage: Stage) -> None:
     assert counts(stage) == (1, 0, 0, 4)
 
 
-@scenario
+@decisive
 def a_column_of_another_type(stage: Stage) -> None:
     stage.has(*range(4)).run()
     columns = (*PEOPLE[:3], Column("score"))
@@ -368,7 +376,7 @@ def a_column_of_another_type(stage: Stage) -> None:
     assert stage.seen[-1].code == "HG216"
 
 
-@scenario
+@decisive
 def odd_names(stage: Stage) -> None:
     names = ['it "is', "É mail", "select", "a.b"]
     columns = tuple(Column(name, c.kind, quoted=True) for name, c in zip(names, PEOPLE, strict=True))
@@ -384,7 +392,7 @@ def odd_names(stage: Stage) -> None:
     stage.warehouse.ask('DROP TABLE "Odd ""one"""')
 
 
-@scenario
+@decisive
 def a_query_instead_of_a_table(stage: Stage) -> None:
     query = "SELECT id, lower(email) AS email, name, score FROM vips WHERE score > 2 -- the best\n;"
     stage.source = {"query": query, "key": "id"}
@@ -395,7 +403,7 @@ def a_query_instead_of_a_table(stage: Stage) -> None:
     stage.has(*range(14), score=1).run(first_run=False)
 
 
-@scenario
+@decisive
 def two_identifiers_of_which_one_may_be_empty(stage: Stage) -> None:
     columns = (Column("id", "integer"), Column("email"), Column("phone"))
     stage.spec = spec("email", "phone")
@@ -409,7 +417,7 @@ def two_identifiers_of_which_one_may_be_empty(stage: Stage) -> None:
     assert counts(stage) == (1, 0, 2, 2)
 
 
-@scenario
+@decisive
 def the_newest_row_says_how_old_the_cohort_is(stage: Stage) -> None:
     columns = (*PEOPLE, Column("updated_at", "timestamp"))
     stage.source = {**stage.source, "updated_at": "updated_at"}

@@ -100,14 +100,14 @@ def agreed(warehouses: Warehouses, tmp_path_factory: pytest.TempPathFactory) -> 
     return play
 
 
-@examples(4)
+@examples(3)
 @given(HISTORIES)
 def test_a_random_history_is_the_same_everywhere(agreed: Callable[[History], None], history: History) -> None:
     agreed(history)
 
 
 @pytest.mark.slow
-@examples(20)
+@examples(15)
 @given(HISTORIES)
 def test_many_random_histories_are_the_same_everywhere(
     agreed: Callable[[History], None], history: History

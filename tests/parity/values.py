@@ -9,7 +9,7 @@ from typing import Any
 
 from sync.engine.transforms import TRANSFORMS
 from tests.parity.kinds import KINDS, Column, Table
-from tests.parity.scenarios import counts, scenario
+from tests.parity.scenarios import counts, decisive
 from tests.parity.stage import Stage
 
 __all__ = ["TEXTS", "VALUES"]
@@ -64,7 +64,7 @@ def _every_kind(rows: Sequence[Sequence[Any]]) -> Table:
     return Table(columns, [(n, f"p{n}@x.example", *row) for n, row in enumerate(rows)])
 
 
-@scenario
+@decisive
 def every_kind_of_column(stage: Stage) -> None:
     stage.fields = [{"to": kind, "from": f"a_{kind}"} for kind in KINDS]
     rows = [list(row) for row in zip(*VALUES.values(), strict=True)]
@@ -84,7 +84,7 @@ def every_kind_of_column(stage: Stage) -> None:
     assert counts(stage) == (0, len(rows) - 1, 0, 1)
 
 
-@scenario
+@decisive
 def numbers_that_are_none(stage: Stage) -> None:
     columns = (Column("id", "integer"), Column("email"), Column("score", "double"))
     stage.fields = [
@@ -99,7 +99,7 @@ def numbers_that_are_none(stage: Stage) -> None:
     assert counts(stage) == (3, 2, 0, 0)
 
 
-@scenario
+@decisive
 def identifiers_of_every_kind(stage: Stage) -> None:
     for kind in ("whole", "money", "date", "timestamp", "instant", "bytes", "boolean"):
         columns = (Column("id", "integer"), Column("who", kind))
@@ -108,7 +108,7 @@ def identifiers_of_every_kind(stage: Stage) -> None:
         stage.put(Table(columns, list(enumerate(rows)))).plan()
 
 
-@scenario
+@decisive
 def every_transform(stage: Stage) -> None:
     given = {"e164": "AU", "truncate": 3, "default": "nobody"}
     steps = [{name: given[name]} if name in given else name for name in TRANSFORMS if name != "round"]
@@ -143,7 +143,7 @@ EXPRESSIONS = [
 ]  # fmt: skip
 
 
-@scenario
+@decisive
 def expressions_and_constants(stage: Stage) -> None:
     stage.fields = [{"to": f"e{n}", "expr": text} for n, text in enumerate(EXPRESSIONS)]
     constants: list[Any] = ["it's \U0001f600", 12, 1.5, True, None, 10**17]
