@@ -211,20 +211,22 @@ def _room(session: Session) -> Iterator[Check]:
 
 
 def _logs(session: Session) -> Iterator[Check]:
-    """Is what was run in the sync logs, as far as we know."""
+    """Is what was run in the sync logs, and whoever was forgotten not, as far as we know."""
     from sync.state.log_mark import NOTE, LogMark
 
-    jobs = session.project.jobs(names=(), select=(), exclude=(), disabled=True)
-    known = {job.name: (job, LogMark.read(session.ledger.note(job.name, NOTE))) for job in jobs}
-    for job, mark in known.values():
+    jobs = {job.name: job for job in session.project.jobs(disabled=True)}
+    for name in sorted({*jobs, *session.ledger.known_syncs()}):
+        mark, job = LogMark.read(session.ledger.note(name, NOTE)), jobs.get(name)
         if mark.failed:
-            yield Check(f"sync log {job.name}", True, mark.failed, "the next run catches up", warning=True)
+            yield Check(f"sync log {name}", True, mark.failed, "the next run catches up", warning=True)
         elif mark.erasing:
-            message = "it has rows of somebody who was forgotten"
-            yield Check(f"sync log {job.name}", True, message, session.command(f"run {job.name}"), warning=True)
-        elif job.log is not None:
+            where = ", ".join(f"{place.source}, {place.schema}" for place in mark.places if place.erasures)
+            message = f"it has rows of somebody who was forgotten, in {where}"
+            fix = f"have that source in config.toml, and {session.command('person ID --forget')} again"
+            yield Check(f"sync log {name}", True, message, fix, warning=True)
+        elif job is not None and job.log is not None:
             message = "up to date" if mark.places else "the first run begins it"
-            yield Check(f"sync log {job.name}", True, f"{message}, in {job.log.source}, {job.log.schema}")
+            yield Check(f"sync log {name}", True, f"{message}, in {job.log.source}, {job.log.schema}")
 
 
 def _source(job: SyncJob) -> Check:

@@ -53,7 +53,7 @@ def write(
     if (job.log is None and not mark.erasing) or (stop is not None and stop.is_set()):
         return ""
     with _kept(state, keeper) as kept:
-        _erase(state, job.sources, keeper, mark, stop)
+        _erase(state, job.sources, keeper, mark, stop, known=True)
         if job.log is not None:
             _Writing(state, settings, job, job.log, keeper, stop).catch_up()
     return f"the sync log is not up to date, and is after the next run: {kept.trouble}" if kept.trouble else ""
@@ -72,7 +72,7 @@ def erase(state: State, sources: Sources, keeper: LeaseKeeper) -> str:
     if not mark.erasing:
         return ""
     with _kept(state, keeper) as kept:
-        _erase(state, sources, keeper, mark, None)
+        _erase(state, sources, keeper, mark, None, known=False)
     return kept.trouble
 
 
@@ -139,10 +139,20 @@ def _tables(sources: Sources, name: str, schema: str, stop: threading.Event | No
 
 
 def _erase(
-    state: State, sources: Sources, keeper: LeaseKeeper, mark: LogMark, stop: threading.Event | None
+    state: State,
+    sources: Sources,
+    keeper: LeaseKeeper,
+    mark: LogMark,
+    stop: threading.Event | None,
+    *,
+    known: bool,
 ) -> None:
+    """Delete what each place has to lose; those `known` to config.toml, else all, which raises for the others.
+
+    Of a place that is gone `doctor` warns, and no run: nobody can mend it there.
+    """
     for place in mark.places:
-        if not place.erasures:
+        if not place.erasures or (known and place.source not in sources):
             continue
         with _tables(sources, place.source, place.schema, stop) as tables:
             for one in place.erasures:

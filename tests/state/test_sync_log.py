@@ -465,7 +465,7 @@ def test_a_log_in_a_source_that_is_gone_is_told_of(logged: LoggedWorld) -> None:
 
     assert len(told) == 1
     assert "config.toml has no more [HG230]" in told[0]
-    logged.run()
+    assert logged.run().notes == ()
     assert logged.mark.erasing
     logged.there = True
     logged.run()
