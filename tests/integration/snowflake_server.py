@@ -277,6 +277,17 @@ def with_nulls(times: Any) -> Any:
 
 
 arrow.timestamp_to_sf_struct = with_nulls
+loading = import_module("fakesnow.copy_into")
+
+
+def columns_of(table: Any, connection: Any, database: str | None, schema: str | None) -> list[tuple[str, str]]:
+    """The columns of a table that rows are copied into, whatever is in its name."""
+    parts = (table.catalog or database, table.db or schema, table.name)
+    name = ".".join(f'"{part}"' for part in parts)
+    return [(row[0], row[1]) for row in connection.execute(f"DESCRIBE {name}").fetchall()]
+
+
+loading._describe_table = columns_of
 stage_info = server.gcs_stage_info
 
 

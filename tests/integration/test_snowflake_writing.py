@@ -34,7 +34,7 @@ def source(snowflake: Snowflake, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def table(source: Any) -> str:
-    name = f'"marts"."people_{uuid.uuid4().hex[:6]}"'
+    name = f'"marts"."odd people-{uuid.uuid4().hex[:6]}"'
     with source.session("setting up") as session:
         session.execute('CREATE SCHEMA IF NOT EXISTS "marts"')
         session.execute(
