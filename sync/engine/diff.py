@@ -236,6 +236,8 @@ def _reassert(connection: duckdb.DuckDBPyConnection, ops: set[str]) -> None:
 
     One that both sides know is set again, as an addition where the object has no update.
     """
+    if not _one(connection, "SELECT count(*) FROM dirty")[0]:
+        return
     connection.execute(
         "INSERT INTO changes SELECT key, NULL, 'remove' FROM dirty WHERE key NOT IN (SELECT key FROM changes)"
     )

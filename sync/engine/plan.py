@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.compile import Compiled, key_sql
-from sync.engine.database import translate
+from sync.engine.database import one_thread, translate
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
 from sync.errors import CohortError, Corrupt
@@ -166,7 +166,8 @@ def _write(
     select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
     folder = settings.folder / "plans" / job.name
     with scratch(folder) as temporary:
-        write(connection, select, temporary, row_group_size=20480)
+        with one_thread(connection):
+            write(connection, select, temporary, row_group_size=20480)
         sha256 = digest_file(temporary)
         final = folder / f"{sha256[:16]}.parquet"
         reached("plan_file.written")

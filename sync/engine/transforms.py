@@ -95,7 +95,8 @@ _SPACE = r"[\s\v\p{Z}\x{85}\x{200B}\x{2060}\x{FEFF}]"
 r"""White space as people paste it: RE2's `\s` is ASCII, `\p{Z}` lacks zero-width spaces and byte order marks."""
 
 _SPACES = _SPACE.replace("{", "{{").replace("}", "}}")  # inside a template
-_TRIM = f"regexp_replace({{x}}, '^{_SPACES}+|{_SPACES}+$', '', 'g')"
+# One end after the other: RE2 takes half as long again for both in one pattern.
+_TRIM = f"regexp_replace(regexp_replace({{x}}, '^{_SPACES}+', ''), '{_SPACES}+$', '')"
 _EMAIL = f"lower({_TRIM})"
 
 
@@ -140,9 +141,7 @@ def _gender(value: str, _argument: Argument) -> str:
     return f"CASE WHEN {word} IS NULL THEN NULL {said} ELSE '' END"
 
 
-_NAME = (
-    f"regexp_replace(regexp_replace(lower({{x}}), '[\\p{{{{P}}}}]', '', 'g'), '^{_SPACES}+|{_SPACES}+$', '', 'g')"
-)
+_NAME = _TRIM.replace("{x}", "regexp_replace(lower({x}), '[\\p{{P}}]', '', 'g')")
 _TWO_DIGITS = "regexp_replace(regexp_replace({x}, '[^0-9]', '', 'g'), '^([0-9])$', '0\\1')"
 _COUNTRY = f"regexp_extract(upper({_TRIM}), '^[A-Z]{{{{2}}}}$')"
 
