@@ -3,7 +3,7 @@
 The mapped relation has one row a cohort row, with the columns
 
     source_key   VARCHAR   the cohort's key
-    newest       TIMESTAMP updated_at, or null
+    newest       TIMESTAMP updated_at, or null; with a time zone where it has one
     id.NAME, field.NAME    what the destination is told, in the source's types after transforms
     why          VARCHAR   why the row is invalid; null where it is fit to be sent
 
@@ -19,7 +19,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sync.engine.columns import BadExpression, spelled
 from sync.engine.sql import identifier, literal
@@ -43,11 +43,24 @@ Problem = tuple[tuple[str | int, ...], str, str, str]
 class Compiled:
     """The compiled mapping over one staged relation."""
 
-    mapped: str  # a SELECT
+    relation: str  # of the staged rows
+    source_key: str  # SQL of the cohort's key over the relation
+    selected: str  # SQL of the values over the relation, as the mapping makes them
+    cleaned: str  # SQL over these, as they are kept
     identifiers: tuple[str, ...]  # the destination's names
     fields: tuple[str, ...]
     types: dict[str, str]  # column of `mapped` -> DuckDB type
     shape: str  # digest of the names, part of every fingerprint
+
+    @property
+    def mapped(self) -> str:
+        """A SELECT of every mapped column."""
+        return f"SELECT {self.cleaned} FROM (SELECT {self.selected} FROM {self.relation})"
+
+    def among(self, hashes: str) -> Compiled:
+        """The same over fewer rows: those with a key whose hash a SELECT names, and hardly any others."""
+        fewer = f"(SELECT * FROM {self.relation} WHERE hash({self.source_key}) IN ({hashes}))"
+        return replace(self, relation=fewer)
 
     @property
     def digested(self) -> str:
@@ -167,13 +180,10 @@ def compile_sync(
     """
     names = [c.name for c in columns]
     try:
-        selected = [f"CAST({identifier(spelled(cohort.source.key, names))} AS VARCHAR) AS source_key"]
+        key = f"CAST({identifier(spelled(cohort.source.key, names))} AS VARCHAR)"
+        selected = [f"{key} AS source_key"]
         newest = cohort.source.updated_at
-        selected.append(
-            f"TRY_CAST({identifier(spelled(newest, names))} AS TIMESTAMP) AS newest"
-            if newest
-            else "NULL::TIMESTAMP AS newest"
-        )
+        selected.append(f"{_instant(spelled(newest, names), columns) if newest else 'NULL::TIMESTAMP'} AS newest")
         selected += [f"{_expression(m, spec, names)} AS {identifier(f'id.{m.to}')}" for m in sync.identifiers]
         selected += [f"{_expression(m, spec, names)} AS {identifier(f'field.{m.to}')}" for m in sync.fields]
     except (BadExpression, BadTransform) as error:
@@ -187,9 +197,11 @@ def compile_sync(
     cleaned += [_clean(f"field.{name}", types) for name in fields]
     cleaned.append(f"{_why(sync, spec, types)} AS why")
     shape = hashlib.sha256("\x1f".join([spec.name, *fields]).encode()).hexdigest()[:16]
-    mapped = f"SELECT {', '.join(cleaned)} FROM ({inner})"
     return Compiled(
-        mapped=mapped,
+        relation=relation,
+        source_key=key,
+        selected=", ".join(selected),
+        cleaned=", ".join(cleaned),
         identifiers=identifiers,
         fields=fields,
         types={n: _kept_as(t) for n, t in types.items() if n.startswith(("id.", "field."))},
@@ -199,6 +211,9 @@ def compile_sync(
 
 _NOBODY = ("", hashlib.sha256(b"").hexdigest(), hashlib.md5(b"", usedforsecurity=False).hexdigest())
 """Texts that identify nobody: an empty one, also where the warehouse hashed it."""
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+"""Types whose values are none of these texts."""
 
 _WIDE = re.compile(r"U?HUGEINT|UNION\(|INTERVAL")
 
@@ -213,12 +228,21 @@ def _kept_as(type: str) -> str:
     return {"HUGEINT": "DECIMAL(38,0)", "UHUGEINT": "VARCHAR", "INTERVAL": "VARCHAR"}.get(type, type)
 
 
+def _instant(name: str, columns: Sequence[Column]) -> str:
+    """A time as it is; casts of one with a time zone are dear."""
+    types = {c.name: c.type for c in columns}
+    column = identifier(name)
+    return (
+        column if types[name] in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE") else f"TRY_CAST({column} AS TIMESTAMP)"
+    )
+
+
 def _clean(name: str, types: dict[str, str], *, empty: bool = False) -> str:
     """A mapped column as it is kept; an identifier that identifies nobody is null."""
     column, given = identifier(name), types[name]
     kept = _kept_as(given)
     if empty and given == "VARCHAR":
-        return f"CASE WHEN {_nobody(column)} THEN NULL ELSE {column} END AS {column}"
+        return f"CASE WHEN {_nobody(column, given)} THEN NULL ELSE {column} END AS {column}"
     if kept == given:
         return column
     if given == "HUGEINT":  # rows with more than 38 digits are invalid
@@ -226,7 +250,9 @@ def _clean(name: str, types: dict[str, str], *, empty: bool = False) -> str:
     return f"{json_sql(name, given)} AS {column}"
 
 
-def _nobody(column: str) -> str:
+def _nobody(column: str, type: str) -> str:
+    if type in _NUMBERS:
+        return f"{column} IS NULL"
     return f"coalesce(CAST({column} AS VARCHAR), '') IN ({', '.join(map(literal, _NOBODY))})"
 
 
@@ -245,7 +271,7 @@ def _no_number(column: str, type: str) -> str:
 def _why(sync: Sync, spec: ObjectSpec, types: dict[str, str]) -> str:
     """SQL of the reason why a row must not be sent; null where there is none."""
     cases = ["WHEN source_key IS NULL THEN 'the key is null'"]
-    empty = {m.to: _nobody(identifier(f"id.{m.to}")) for m in sync.identifiers}
+    empty = {m.to: _nobody(identifier(f"id.{m.to}"), types[f"id.{m.to}"]) for m in sync.identifiers}
     if len(empty) > 1:
         cases.append(f"WHEN {' AND '.join(empty.values())} THEN 'every identifier is empty'")
     for name, test in empty.items():

@@ -3,8 +3,8 @@
 The payload of what changed is fetched afterwards, by the plan. Everything here happens inside DuckDB; the results
 are the temporary tables
 
-    changes   key, op, fingerprint   what is to be sent
-    held_out  key                    rejected before, and not tried again by this run
+    changes   key, op, fingerprint, source   what is to be sent; `source` is a hash of the cohort's key
+    held_out  key                            rejected before, and not tried again by this run
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def compare(
 
 def nothing(connection: duckdb.DuckDBPyConnection) -> None:
     """The tables of a comparison that found no change, for a plan that only tells of invalid rows."""
-    columns = "key DECIMAL(38, 0), op VARCHAR, fingerprint UBIGINT"
+    columns = "key DECIMAL(38, 0), op VARCHAR, fingerprint UBIGINT, source UBIGINT"
     connection.execute(f"CREATE OR REPLACE TEMP TABLE changes ({columns})")
     connection.execute("CREATE OR REPLACE TEMP TABLE held_out (key DECIMAL(38, 0), op VARCHAR)")
 
@@ -197,8 +197,9 @@ def _join(connection: duckdb.DuckDBPyConnection, sides: Sides) -> None:
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE changes AS "
         "SELECT coalesce(w.key, k.key) AS key, w.fingerprint AS fingerprint, "
-        "CASE WHEN k.key IS NULL THEN 'add' WHEN w.key IS NULL THEN 'remove' ELSE 'update' END AS op "
-        f"FROM (SELECT key, fingerprint FROM ({sides.cohort}) WHERE why IS NULL AND {only}) w "
+        "CASE WHEN k.key IS NULL THEN 'add' WHEN w.key IS NULL THEN 'remove' ELSE 'update' END AS op, w.source "
+        "FROM (SELECT key, fingerprint, hash(source_key) AS source "
+        f"FROM ({sides.cohort}) WHERE why IS NULL AND {only}) w "
         f"FULL JOIN (SELECT key, fingerprint FROM ({sides.members}) WHERE {only}) k ON w.key = k.key "
         "WHERE k.key IS NULL OR w.key IS NULL OR w.fingerprint <> k.fingerprint "
         "OR w.key IN (SELECT key FROM dirty)"
@@ -239,7 +240,7 @@ def _reassert(connection: duckdb.DuckDBPyConnection, ops: set[str]) -> None:
     if not _one(connection, "SELECT count(*) FROM dirty")[0]:
         return
     connection.execute(
-        "INSERT INTO changes SELECT key, NULL, 'remove' FROM dirty WHERE key NOT IN (SELECT key FROM changes)"
+        "INSERT INTO changes (key, op) SELECT key, 'remove' FROM dirty WHERE key NOT IN (SELECT key FROM changes)"
     )
     if "update" not in ops:
         connection.execute("UPDATE changes SET op = 'add' WHERE op = 'update' AND key IN (SELECT key FROM dirty)")

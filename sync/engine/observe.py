@@ -11,11 +11,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sync.engine.compile import PROBE, Compiled, compile_sync, key_sql, needed_columns
 from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicates
+from sync.engine.draft import drafted
 from sync.engine.forgotten import keep_out, leaving_of
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.scratch import scratch
@@ -49,6 +51,12 @@ class Observed:
     forgotten: int = 0  # rows of people who were forgotten, which are on neither side
     reading: Reading | None = None  # of the cohort, as the warehouse tells of it
     leaving: frozenset[str] = frozenset()  # keys of members that an erasure removes, and the diff leaves to it
+    few: str = (
+        ""  # the rows of `cohort` that `changes` is about, and hardly any others; empty where it cannot tell
+    )
+    draft: Path | None = (
+        None  # what `cohort` reads, in the form of a plan's file; there is none once there are members
+    )
 
     @property
     def sides(self) -> Sides:
@@ -60,7 +68,7 @@ class Observed:
         cohort = without_duplicates(self.cohort)
         found = scan(self.connection, cohort)
         refresh = _refresh(self.refresh, found)
-        return replace(self, cohort=cohort, refresh=refresh)
+        return replace(self, cohort=cohort, refresh=refresh, few="", draft=None)
 
 
 def definition_of(job: SyncJob) -> str:
@@ -112,11 +120,17 @@ def observe(
             members = f"SELECT * FROM ({members}) WHERE key NOT IN ({keys})"
         if not same:
             members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
-        cohort = marked = compiled.digested
+        cohort = compiled.digested
+        few = compiled.among("SELECT source FROM changes").digested
+        draft = None
         if out := keep_out(connection, settings, state, job, compiled):
-            marked = f"SELECT *, {out} AS forgotten FROM ({cohort})"
-            cohort = f"SELECT * EXCLUDE (forgotten) FROM ({marked}) WHERE NOT forgotten"
-        found = scan(connection, marked, marked=bool(out))
+            found = scan(connection, f"SELECT *, {out} AS forgotten FROM ({cohort})", marked=True)
+            cohort, few = (f"SELECT * FROM ({select}) WHERE NOT ({out})" for select in (cohort, few))
+        else:
+            if generation.blank:
+                draft = stack.enter_context(drafted(connection, spool, compiled, cohort))
+                cohort, few = draft.cohort, ""
+            found = scan(connection, cohort)
         blank = Refresh(
             id=source.refresh,
             sync=job.name,
@@ -141,6 +155,8 @@ def observe(
             found.forgotten,
             source.reading,
             leaving,
+            few,
+            draft.file if draft else None,
         )
         _refuse_bad_keys(state, job, seen, found)
         yield seen

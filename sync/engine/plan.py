@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sync.engine.compile import Compiled, key_sql
 from sync.engine.database import one_thread, translate
+from sync.engine.draft import CARRIED, ROW_GROUP
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.sql import identifier, literal
 from sync.errors import CohortError, Corrupt
@@ -55,11 +57,8 @@ NOT_SENT = ("left_out", "invalid")
 _NULLS: Mapping[str, str] = {
     "fingerprint": "UBIGINT",
     "nulls": "VARCHAR",
-    "was_nulls": "VARCHAR",
     "source_key": "VARCHAR",
-    "remote_id": "VARCHAR",
-    "first_refresh": "VARCHAR",
-    "first_at": "DOUBLE",
+    **CARRIED,
     "why": "VARCHAR",
 }
 
@@ -89,10 +88,14 @@ def freeze(
     ops: Iterable[Op],
     refresh: Refresh,
     remembered: Sequence[Path] = (),
+    *,
+    few: str = "",
+    draft: Path | None = None,
 ) -> Frozen:
     """Write the changes of the given ops, and the invalid rows, to a plan file.
 
-    Where one op is about every row that is fit to be sent, nothing is joined.
+    Where one op is about every row that is fit to be sent, nothing is joined; where that is what the file `draft`
+    has, it becomes the plan's. `few` is the cohort without most of the rows that no change is about.
     `remembered` are exceptions files of earlier runs: they have the identifiers of members that neither the cohort
     nor the members know any more, but that may still be at the destination.
     """
@@ -103,12 +106,19 @@ def freeze(
     wanted = {str(op) for op in ops} | ({"keep"} if snapshot else set())
     order = sorted(wanted, key=lambda op: (phase_of(op, sequence), op))
     counts: dict[str, int] = dict(connection.execute("SELECT op, count(*) FROM changes GROUP BY op").fetchall())
+    if draft is not None and counts == {"add": rows} and "add" in wanted and not invalid:
+        frozen = _published(connection, settings, job, lambda temporary: _linked(draft, temporary))
+        if snapshot:
+            _refuse_crowd(job, rows)
+        return frozen
+    changed = few if few and 4 * sum(counts.values()) < rows else cohort
     branches = []
     for op in order:
         if counts.get(op) and op == "remove":
             branches += _removals(connection, compiled, members, remembered)
         elif counts.get(op) or op == "keep":
-            branches.append(_payload(compiled, cohort, members, op, everybody=counts.get(op) == rows))
+            which = cohort if op == "keep" else changed
+            branches.append(_payload(compiled, which, members, op, everybody=counts.get(op) == rows))
     branches.append(_invalid(compiled, cohort, invalid))
     frozen = _write(connection, settings, job, branches)
     if snapshot:
@@ -164,10 +174,29 @@ def _write(
 ) -> Frozen:
     """Number the rows of the SELECTs, one after the other, and write them to a file named by its content."""
     select = "SELECT (row_number() OVER ()) - 1 AS row, * FROM (" + " UNION ALL BY NAME ".join(branches) + ")"
+
+    def make(temporary: Path) -> None:
+        with one_thread(connection):
+            write(connection, select, temporary, row_group_size=ROW_GROUP)
+
+    return _published(connection, settings, job, make)
+
+
+def _linked(draft: Path, temporary: Path) -> None:
+    """Give a file a second name; a copy of it where the disk has no such thing."""
+    try:
+        temporary.hardlink_to(draft)
+    except OSError:
+        shutil.copyfile(draft, temporary)
+
+
+def _published(
+    connection: duckdb.DuckDBPyConnection, settings: EngineSettings, job: SyncJob, make: Callable[[Path], None]
+) -> Frozen:
+    """Have a file made, and name it by its content."""
     folder = settings.folder / "plans" / job.name
     with scratch(folder) as temporary:
-        with one_thread(connection):
-            write(connection, select, temporary, row_group_size=20480)
+        make(temporary)
         sha256 = digest_file(temporary)
         final = folder / f"{sha256[:16]}.parquet"
         reached("plan_file.written")

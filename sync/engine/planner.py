@@ -149,7 +149,7 @@ class Planner:
         ops = permitted(self.job)
         dirty = sorted({key for key, *_ in self.state.dirty(self.job.name)})
         with repair.changes(seen, ops, missing, extra, dirty) as known:
-            frozen = self._freeze(seen, ops, [known])
+            frozen = self._freeze(replace(seen, few="", draft=None), ops, [known])
         counts = with_counts(Counts(members=seen.generation.members), frozen)
         facts = replace(self._facts(seen, frozen.file, counts), kind=PlanKind.REPAIR)
         return make_plan(
@@ -178,6 +178,8 @@ class Planner:
             ops,
             seen.refresh,
             remembered,
+            few=seen.few,
+            draft=seen.draft,
         )
 
     def _remembered(self) -> list[Path]:

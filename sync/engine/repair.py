@@ -54,7 +54,7 @@ def verdict(adds: int, removes: int) -> Verdict:
 def _put_back(seen: Observed, missing: Path) -> None:
     """Missing members, as far as the cohort still has them."""
     seen.connection.execute(
-        f"INSERT INTO changes SELECT key, 'add', fingerprint FROM ({seen.cohort}) "
+        f"INSERT INTO changes SELECT key, 'add', fingerprint, hash(source_key) FROM ({seen.cohort}) "
         f"WHERE why IS NULL AND key IN (SELECT key FROM {source(seen.connection, missing)})"
     )
 
@@ -80,6 +80,6 @@ def _take_out(seen: Observed, known: Path) -> None:
         "UNION ALL SELECT key FROM dirty"
     )
     seen.connection.execute(
-        "INSERT INTO changes SELECT DISTINCT key, 'remove', NULL::UBIGINT "
+        "INSERT INTO changes (key, op) SELECT DISTINCT key, 'remove' "
         f"FROM {source(seen.connection, known)} WHERE key NOT IN ({ours})"
     )

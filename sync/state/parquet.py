@@ -83,7 +83,8 @@ def write(
     """Write a SELECT to a file, for its owner only. It is not durable yet (`members.publish`)."""
     options = ["FORMAT parquet", "COMPRESSION zstd"]
     if row_group_size is not None:
-        options.append(f"ROW_GROUP_SIZE {row_group_size}")
+        # Small row groups are for rows that are read a few at a time, and gain nothing from dictionaries.
+        options += [f"ROW_GROUP_SIZE {row_group_size}", "DICTIONARY_SIZE_LIMIT 1"]
     keys = _opened.get(connection, ())
     seal = _Seal(name_of(keys[0]), secrets.token_bytes(_SALT)) if keys else None
     if seal is not None:

@@ -183,7 +183,7 @@ def sketched(machine: Machine, uuid: Callable[[], str]) -> Iterator[None]:
         "differing": lambda sketch, _: sketch.differing(),
         "compare": lambda sketch, _, __, ___, *, dirty, rejected, now: sketch.compare(dirty, rejected, now),
         "changed_keys": lambda sketch: set(sketch.changes) | sketch.held_out,
-        "freeze": lambda sketch, settings, job, _, __, ___, ops, refresh, ____: sketch.freeze(
+        "freeze": lambda sketch, settings, job, _, __, ___, ops, refresh, ____, **_____: sketch.freeze(
             settings, job, ops, refresh
         ),
     }
