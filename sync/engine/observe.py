@@ -175,7 +175,8 @@ def interrupted(source: Source, stop: threading.Event | None, within: float = ma
             if (stop is not None and stop.is_set()) or time.monotonic() > late:
                 source.interrupt()
 
-    if stop is None and within == math.inf:
+    nothing_to_end = type(source).interrupt is Source.interrupt
+    if nothing_to_end or (stop is None and within == math.inf):
         yield
         return
     watcher = threading.Thread(target=watch, name="interrupt", daemon=True)

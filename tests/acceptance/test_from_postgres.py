@@ -172,15 +172,18 @@ def floor(warehouse: Warehouse) -> float:
 
 @pytest.mark.slow
 @pytest.mark.measured
-def test_an_unchanged_million_costs_at_most_twice_reading_and_hashing_it(
+def test_a_plan_of_a_million_costs_at_most_twice_reading_and_hashing_them(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
     warehouse.people(1_000_000)
     with running(tmp_path / "sink.jsonl", counts_only=True) as sink:
+        planned = [warehouse.project(tmp_path / f"p{i}", sink).headgate("plan", "--json") for i in range(2)]
         project = warehouse.project(tmp_path / "project", sink, batch_size=1_000)
         first = project.run("--first-run", timeout=170)
         before = sink.count
-        done = [project.headgate("plan", "--json") for _ in range(2)]
+        unchanged = [project.headgate("plan", "--json") for _ in range(2)]
+        warehouse.ask("UPDATE vip_cohort SET score = score + 1000 WHERE user_id % 100 = 0")
+        changed = [project.headgate("plan", "--json") for _ in range(2)]
         least = floor(warehouse)
         warehouse.ask("DELETE FROM vip_cohort WHERE user_id > 1")
         single = warehouse.project(tmp_path / "single", sink)
@@ -188,9 +191,12 @@ def test_an_unchanged_million_costs_at_most_twice_reading_and_hashing_it(
         start = min(single.headgate("plan", "--json").cpu_s for _ in range(2))
 
     assert (first.code, sink.count - before) == (0, 1), first.text
-    assert [one.code for one in done] == [0, 0], done[0].text
-    assert min(one.cpu_s for one in done) - start <= 2 * least, (done, start, least)
-    assert max(one.rss_mb for one in (first, *done)) < 400
+    assert [one.code for one in (*planned, *unchanged, *changed)] == [3, 3, 0, 0, 0, 0], planned[0].text
+    assert (planned[0].sync["add"], unchanged[0].sync["unchanged"]) == (1_000_000, 1_000_000)
+    assert changed[0].sync["update"] == 10_000
+    for done in (planned, unchanged, changed):
+        assert min(one.cpu_s for one in done) - start <= 2 * least, (done[0].text, start, least)
+        assert max(one.rss_mb for one in (first, *done)) < 400
 
 
 READ = """
