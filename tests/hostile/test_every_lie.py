@@ -1,6 +1,6 @@
-"""Every lie, told to each object of two connectors of two kinds, for every op and every request.
+"""Every lie, told to two objects of two kinds of connector, for every op and every request.
 
-An object of another connector is told a part of them; together they hear them all, several times.
+Another object is told a part of them; together they hear them all, several times.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Make = Callable[..., Stage]
 _LOOKED_UP = "/memberships/add-and-remove"  # what this answer leaves open is asked of another address
 
 
-_ALL = ("webhook", "hubspot")  # connectors that are told every lie
+_ALL = ("webhook record", "hubspot contact")  # objects that are told every lie
 _EVERY = 8  # of so many lies another is told one
 
 
 def _lies(stand: Stand) -> list[Told]:
     """What an object is told."""
     every = list(LIES.values())
-    if stand.connector in _ALL:
+    if stand.name in _ALL:
         return every
     return every[sorted(STANDS).index(stand.name) % _EVERY :: _EVERY]
 
