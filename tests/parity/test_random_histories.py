@@ -107,7 +107,7 @@ def test_a_random_history_is_the_same_everywhere(agreed: Callable[[History], Non
 
 
 @pytest.mark.slow
-@examples(15)
+@examples(6)
 @given(HISTORIES)
 def test_many_random_histories_are_the_same_everywhere(
     agreed: Callable[[History], None], history: History

@@ -76,8 +76,8 @@ pytestmark = pytest.mark.timeout(600)  # dozens of crashes each
 
 SIDES = [
     pytest.param((False, True), id="before-or-after"),
-    pytest.param((False, False), id="before", marks=pytest.mark.slow),
-    pytest.param((True, True), id="after", marks=pytest.mark.slow),
+    pytest.param((False, False), id="before", marks=pytest.mark.endless),
+    pytest.param((True, True), id="after", marks=pytest.mark.endless),
 ]
 """Whether the step at which it ends is done; by turns, or always."""
 

@@ -85,8 +85,8 @@ def consistent(desk: Desk) -> bool:
     "committed",
     [
         pytest.param((False, True), id="before-or-after"),
-        pytest.param((False, False), id="before", marks=pytest.mark.slow),
-        pytest.param((True, True), id="after", marks=pytest.mark.slow),
+        pytest.param((False, False), id="before", marks=pytest.mark.endless),
+        pytest.param((True, True), id="after", marks=pytest.mark.endless),
     ],
 )
 def test_a_crash_at_any_write_loses_nothing_and_records_nothing_that_was_not_acknowledged(

@@ -455,8 +455,8 @@ def test_a_revert_is_audited_with_its_reason(thirty: World) -> None:
     "committed",
     [
         pytest.param((False, True), id="before-or-after"),
-        pytest.param((False, False), id="before", marks=pytest.mark.slow),
-        pytest.param((True, True), id="after", marks=pytest.mark.slow),
+        pytest.param((False, False), id="before", marks=pytest.mark.endless),
+        pytest.param((True, True), id="after", marks=pytest.mark.endless),
     ],
 )
 def test_a_crash_at_any_write_of_a_revert_is_made_good_by_asking_again(
