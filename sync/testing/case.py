@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ __all__ = ["SUCCESS", "Case", "Failure", "NotApplicable", "Watch", "require", "w
 
 SUCCESS = frozenset({Status.APPLIED, Status.ACCEPTED})
 _POLLS = 25
+_sleep, _connect = time.sleep, socket.socket.connect  # the real ones, for whom a watch is not about
 _OPS = (Op.ADD, Op.UPDATE, Op.REMOVE)
 
 
@@ -195,17 +197,35 @@ def _secrets(value: Any) -> Iterator[str]:
 
 @dataclass
 class Watch:
-    """What a connector did beside answering."""
+    """What a connector did beside answering: this thread, and every thread that began since.
 
+    Threads that ran before are somebody else's: they sleep, read and connect as if nobody watched.
+    """
+
+    strangers: frozenset[int | None] = field(default_factory=lambda: _others())
     slept: list[float] = field(default_factory=list)
     environment: list[str] = field(default_factory=list)
     connected: list[object] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     output: io.StringIO = field(default_factory=io.StringIO)
 
-    def connect(self, address: object) -> None:
+    def is_strange(self) -> bool:
+        """Whether the thread that asks ran before the watch began."""
+        return threading.get_ident() in self.strangers
+
+    def sleep(self, seconds: float) -> None:
+        """Stands in for `time.sleep`."""
+        if self.is_strange():
+            _sleep(seconds)
+        else:
+            self.slept.append(seconds)
+
+    def connect(self, client: socket.socket, address: Any) -> None:
         """Stands in for `socket.connect`."""
-        self.connected.append(address)
+        if self.is_strange():
+            _connect(client, address)
+        else:
+            self.connected.append(address)
 
     @property
     def said(self) -> str:
@@ -213,31 +233,40 @@ class Watch:
         return "\n".join([*self.log, self.output.getvalue()])
 
 
+def _others() -> frozenset[int | None]:
+    return frozenset(one.ident for one in threading.enumerate()) - {threading.get_ident()}
+
+
 class _Listener(logging.Handler):
-    def __init__(self, log: list[str]) -> None:
+    def __init__(self, watch: Watch) -> None:
         super().__init__(logging.DEBUG)
-        self._log = log
+        self._watch = watch
         self._formatter = logging.Formatter("%(name)s %(message)s")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._log.append(f"{self._formatter.format(record)} {record.__dict__}")
+        if record.thread not in self._watch.strangers:
+            self._watch.log.append(f"{self._formatter.format(record)} {record.__dict__}")
 
 
 class _Environment(dict[str, str]):
     """The environment, with a note of what was read by the connector."""
 
-    def __init__(self, seen: list[str]) -> None:
+    def __init__(self, watch: Watch) -> None:
         super().__init__(os.environ)
-        self._seen = seen
+        self._watch = watch
 
     def __getitem__(self, key: str) -> str:
-        self._seen.append(key)
+        self._note(key)
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Note and look up."""
-        self._seen.append(key)
+        self._note(key)
         return super().get(key, default)
+
+    def _note(self, key: str) -> None:
+        if not self._watch.is_strange():
+            self._watch.environment.append(key)
 
 
 @contextlib.contextmanager
@@ -247,15 +276,19 @@ def watching(*, http: bool = True) -> Iterator[Watch]:
     A connector that speaks something else than `http` opens its own connections: it is let.
     """
     watch = Watch()
-    listener, root = _Listener(watch.log), logging.getLogger()
+
+    def watched(client: socket.socket, address: Any) -> None:  # a function, so that it is bound as a method is
+        watch.connect(client, address)
+
+    listener, root = _Listener(watch), logging.getLogger()
     level = root.level
     root.addHandler(listener)
     root.setLevel(logging.DEBUG)
     try:
         with (
-            mock.patch.object(time, "sleep", watch.slept.append),
-            mock.patch.object(os, "environ", _Environment(watch.environment)),
-            mock.patch.object(socket.socket, "connect", watch.connect) if http else contextlib.nullcontext(),
+            mock.patch.object(time, "sleep", watch.sleep),
+            mock.patch.object(os, "environ", _Environment(watch)),
+            mock.patch.object(socket.socket, "connect", watched) if http else contextlib.nullcontext(),
             contextlib.redirect_stdout(watch.output),
             contextlib.redirect_stderr(watch.output),
         ):

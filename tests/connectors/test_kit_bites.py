@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -22,6 +24,7 @@ from sync.sdk.auth import Bearer
 from sync.sdk.connector import Config, Connector, HttpConnector
 from sync.sdk.nouns import Batch, Field, Job, Limits, Member, ObjectSpec, Op, Outcome, Page, Receipt, Status
 from sync.sdk.values import dumps, json_object
+from sync.testing.case import watching
 from sync.testing.check import CHECKS
 from sync.testing.contract import ConnectorContract, contract_for, run
 from sync.testing.hostile import RateSignal
@@ -232,6 +235,14 @@ class Retries(Sound):
 class Sleeps(Sound):
     def push(self, batch):
         time.sleep(0.01)
+        return super().push(batch)
+
+
+class SleepsElsewhere(Sound):
+    def push(self, batch):
+        thread = threading.Thread(target=lambda: time.sleep(0.01))
+        thread.start()
+        thread.join()
         return super().push(batch)
 
 
@@ -591,6 +602,7 @@ BUGS: list[tuple[type[Connector[Any]], str]] = [
     (LosesThePause, "429 is RateLimited, in each way the vendor says for how long"),
     (Retries, "nothing is tried twice: retrying is the engine's"),
     (Sleeps, "it never sleeps, reads the environment or opens connections of its own"),
+    (SleepsElsewhere, "it never sleeps, reads the environment or opens connections of its own"),
     (ReadsTheEnvironment, "it never sleeps, reads the environment or opens connections of its own"),
     (OwnClient, "it never sleeps, reads the environment or opens connections of its own"),
     (Logs, "a push that goes well writes no personal data and no secret to logs or the terminal"),
@@ -649,6 +661,31 @@ def test_a_planted_bug_is_caught(bug: type[Connector[Any]], sentence: str) -> No
     found = [r.ok for r in run(contract, only={sentence})]
 
     assert False in found
+
+
+def test_who_ran_before_is_not_watched() -> None:
+    done = threading.Event()
+
+    def a_neighbour() -> None:
+        while not done.is_set():
+            time.sleep(0.001)
+            os.environ.get("NEIGHBOUR")
+            logging.getLogger("neighbour").info("still here")
+            with contextlib.suppress(OSError), socket.socket() as client:
+                client.connect(("127.0.0.1", 9))
+
+    neighbour = threading.Thread(target=a_neighbour)
+    neighbour.start()
+    try:
+        with watching() as watch:
+            time.sleep(2.0)  # noted only
+            done.wait(0.05)
+    finally:
+        done.set()
+        neighbour.join()
+
+    assert watch.slept == [2.0]
+    assert (watch.environment, watch.connected, watch.log) == ([], [], [])
 
 
 def test_a_vendors_own_rate_signal_is_asked_for() -> None:
