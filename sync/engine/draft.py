@@ -44,11 +44,10 @@ class Draft:
 
 
 @contextmanager
-def drafted(
-    connection: duckdb.DuckDBPyConnection, spool: Path, compiled: Compiled, cohort: str
-) -> Iterator[Draft]:
-    """Write the digested SELECT `cohort` to a file in the folder `spool`; its name there is gone at the end."""
+def drafted(connection: duckdb.DuckDBPyConnection, spool: Path, compiled: Compiled) -> Iterator[Draft]:
+    """Write the digested cohort to a file in the folder `spool`; its name there is gone at the end."""
     file = spool / f"{uuid.uuid4().hex}.parquet"
+    cohort = compiled.digested
     names = [f"id.{n}" for n in compiled.identifiers] + [f"field.{n}" for n in compiled.fields]
     own = ", ".join(identifier(name) for name in names)
     carried = ", ".join(f"NULL::{type_} AS {name}" for name, type_ in CARRIED.items())

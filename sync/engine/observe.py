@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sync.engine.compile import PROBE, Compiled, compile_sync, key_sql, needed_columns
 from sync.engine.database import identifier, lock_down, open_database, translate
 from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicates
-from sync.engine.draft import drafted
+from sync.engine.draft import Draft, drafted
 from sync.engine.forgotten import keep_out, leaving_of
 from sync.engine.job import EngineSettings, SyncJob
 from sync.engine.scratch import scratch
@@ -120,46 +120,63 @@ def observe(
             members = f"SELECT * FROM ({members}) WHERE key NOT IN ({keys})"
         if not same:
             members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
-        cohort = compiled.digested
-        few = compiled.among("SELECT source FROM changes").digested
-        draft = None
-        if out := keep_out(connection, settings, state, job, compiled):
-            found = scan(connection, f"SELECT *, {out} AS forgotten FROM ({cohort})", marked=True)
-            cohort, few = (f"SELECT * FROM ({select}) WHERE NOT ({out})" for select in (cohort, few))
-        else:
-            if generation.blank:
-                draft = stack.enter_context(drafted(connection, spool, compiled, cohort))
-                cohort, few = draft.cohort, ""
-            found = scan(connection, cohort)
-        blank = Refresh(
-            id=source.refresh,
-            sync=job.name,
-            cohort=job.cohort.name,
-            at=state.now(),
-            rows=0,
-            invalid=0,
-            version="",
-            definition=hashlib.sha256(definition_of(job).encode()).hexdigest(),
-            cause=cause,
-        )
-        refresh = _refresh(blank, found)
+        out = keep_out(connection, settings, state, job, compiled)
+        draft = drafted(connection, spool, compiled) if generation.blank and not out else nullcontext()
+        cohort = _read(connection, compiled, out, stack.enter_context(draft))
         seen = Observed(
             connection,
             compiled,
-            cohort,
+            cohort.select,
             members,
             generation,
-            refresh,
+            _refresh(_blank(state, job, source.refresh, cause), cohort.found),
             same,
             staged.columns,
-            found.forgotten,
+            cohort.found.forgotten,
             source.reading,
             leaving,
-            few,
-            draft.file if draft else None,
+            cohort.few,
+            cohort.draft,
         )
-        _refuse_bad_keys(state, job, seen, found)
+        _refuse_bad_keys(state, job, seen, cohort.found)
         yield seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Cohort:
+    """The cohort's side, read once: what `Observed` has of it."""
+
+    select: str
+    found: Scan
+    few: str
+    draft: Path | None = None
+
+
+def _read(connection: duckdb.DuckDBPyConnection, compiled: Compiled, out: str, draft: Draft | None) -> _Cohort:
+    """Scan the cohort, or its draft where there is one. `out` is SQL that is true of whoever was forgotten."""
+    if draft is not None:
+        return _Cohort(draft.cohort, scan(connection, draft.cohort), "", draft.file)
+    cohort, few = compiled.digested, compiled.among("SELECT source FROM changes").digested
+    if not out:
+        return _Cohort(cohort, scan(connection, cohort), few)
+    found = scan(connection, f"SELECT *, {out} AS forgotten FROM ({cohort})", marked=True)
+    kept, few = (f"SELECT * FROM ({select}) WHERE NOT ({out})" for select in (cohort, few))
+    return _Cohort(kept, found, few)
+
+
+def _blank(state: StateReader, job: SyncJob, id: str, cause: str) -> Refresh:
+    """The refresh before anything is read."""
+    return Refresh(
+        id=id,
+        sync=job.name,
+        cohort=job.cohort.name,
+        at=state.now(),
+        rows=0,
+        invalid=0,
+        version="",
+        definition=hashlib.sha256(definition_of(job).encode()).hexdigest(),
+        cause=cause,
+    )
 
 
 @contextmanager
