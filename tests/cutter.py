@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.wire import listening
+
 __all__ = ["Cutter", "cutter", "silent"]
 
 
@@ -72,13 +74,8 @@ class Cutter:
 def cutter(target: int, when: Callable[[bytes], bool], *, deliver: bool = False) -> Iterator[Cutter]:
     """A wire to a port of the loopback."""
     made = Cutter(target, when, deliver)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        made.port = int(listener.getsockname()[1])
-        thread = threading.Thread(target=made.serve, args=(listener,), daemon=True)
-        thread.start()
+    with listening(made.serve) as made.port:
         yield made
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
 
 
 @contextmanager

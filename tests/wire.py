@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Wire", "wire"]
+__all__ = ["Wire", "listening", "wire"]
 
 
 @dataclass
@@ -55,10 +55,16 @@ class Wire:
 def wire(target: int) -> Iterator[Wire]:
     """A wire to a port of the loopback."""
     made = Wire(target)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        made.port = int(listener.getsockname()[1])
-        thread = threading.Thread(target=made.serve, args=(listener,), daemon=True)
-        thread.start()
+    with listening(made.serve) as made.port:
         yield made
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port of the loopback, whose connections `serve` takes in a thread until the listener is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield int(listener.getsockname()[1])
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
