@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import duckdb
 
 from sync.errors import SourceError
 from sync.sources.log_tables import LogSession
+from sync.sources.queries import closest
 
 __all__ = ["Column", "Reading", "Relation", "Source", "Staged"]
 
@@ -86,6 +87,17 @@ class Source(ABC):
         folder `spool`, which the context manager removes. The rows may be read several times inside the
         context.
         """
+
+    @contextmanager
+    def hinted(self, relation: Relation) -> Iterator[None]:
+        """Name the nearest table in the error for one that is not there."""
+        try:
+            yield
+        except SourceError as error:
+            if error.code == "HG202" and relation.table:
+                with suppress(SourceError):
+                    error.fix = closest(relation.table, self.tables()) or error.fix
+            raise
 
     def session(self, what: str) -> AbstractContextManager[LogSession]:
         """A session that may write to the schema Headgate owns there; `what` it does stands in messages.

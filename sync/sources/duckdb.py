@@ -16,7 +16,7 @@ import duckdb
 from sync.errors import SourceError
 from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import DuckDBOptions
-from sync.sources.queries import closest, pick, qualify, quoted, split_name
+from sync.sources.queries import closest, literal, pick, qualify, quoted, split_name
 
 __all__ = ["DuckDBSource"]
 
@@ -141,15 +141,14 @@ class DuckDBSource(Source):
             return
         row = connection.execute("SELECT current_setting('allowed_directories')").fetchone()
         allowed = [*(row[0] if row else []), *self.directories]
-        listed = ", ".join("'" + d.replace("'", "''") + "'" for d in dict.fromkeys(allowed))
+        listed = ", ".join(map(literal, dict.fromkeys(allowed)))
         connection.execute(f"SET allowed_directories = [{listed}]")
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, catalog: str) -> None:
         if not self.path.is_file():
             raise self._no_file()
-        path = str(self.path).replace("'", "''")
         try:
-            connection.execute(f"ATTACH '{path}' AS {quoted(catalog)} (READ_ONLY, TYPE duckdb)")
+            connection.execute(f"ATTACH {literal(str(self.path))} AS {quoted(catalog)} (READ_ONLY, TYPE duckdb)")
         except duckdb.Error as error:
             raise self._bad_file(str(error)) from error
 

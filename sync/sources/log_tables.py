@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sync.errors import SourceError
-from sync.sources.queries import quoted
+from sync.sources.queries import literal, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -119,7 +119,7 @@ class LogTables:
                     raise
 
     def _make(self) -> None:
-        name = _text(self._name.lower())
+        name = literal(self._name.lower())
         if not self._session.rows(f"SELECT 1 FROM information_schema.schemata WHERE lower(schema_name) = {name}"):
             self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
         for table, columns in ((self.records, RECORDS), (self.runs, RUNS)):
@@ -132,7 +132,8 @@ class LogTables:
     def _there(self) -> bool:
         found = self._session.rows(
             f"SELECT lower(table_name) FROM information_schema.tables "
-            f"WHERE lower(table_schema) = {_text(self._name.lower())} AND lower(table_name) IN ('records', 'runs')"
+            f"WHERE lower(table_schema) = {literal(self._name.lower())} "
+            "AND lower(table_name) IN ('records', 'runs')"
         )
         return len(found) == 2
 
@@ -144,7 +145,7 @@ class LogTables:
         ends = [row["ended_at"] for row in runs]
         # The times are for Snowflake: by them it knows which partitions it need not read.
         which = (
-            f"WHERE run IN ({', '.join(_text(row['run']) for row in runs)}) "
+            f"WHERE run IN ({', '.join(literal(row['run']) for row in runs)}) "
             f"AND ended_at BETWEEN {_instant(min(ends) - 1)} AND {_instant(max(ends) + 1)}"
         )
         with self._session.transaction():
@@ -166,22 +167,22 @@ class LogTables:
 
         The reason goes of the records (run, member key) that are `quoted`.
         """
-        of_sync = f"sync = {_text(sync)}"
+        of_sync = f"sync = {literal(sync)}"
         with self._session.transaction():
             for some in _lists(keys):
                 self._session.execute(f"DELETE FROM {self.records} WHERE {of_sync} AND member_key IN ({some})")
             for some in _lists(people):
-                digest = f"md5({_text(salt)} || source_key)"
+                digest = f"md5({literal(salt)} || source_key)"
                 self._session.execute(f"DELETE FROM {self.records} WHERE {of_sync} AND {digest} IN ({some})")
             for run, some in _by_run(quoted):
                 self._session.execute(
                     f"UPDATE {self.records} SET reason = NULL "
-                    f"WHERE {of_sync} AND run = {_text(run)} AND member_key IN ({some})"
+                    f"WHERE {of_sync} AND run = {literal(run)} AND member_key IN ({some})"
                 )
 
     def sweep(self, sync: str, before: float) -> None:
         """Delete what a sync logged of runs that ended before then, in seconds since the epoch."""
-        which = f"WHERE sync = {_text(sync)} AND ended_at < {_instant(before)}"
+        which = f"WHERE sync = {literal(sync)} AND ended_at < {_instant(before)}"
         with self._session.transaction():
             self._session.execute(f"DELETE FROM {self.records} {which}")
             self._session.execute(f"DELETE FROM {self.runs} {which}")
@@ -202,7 +203,7 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 def _instant(seconds: float) -> str:
-    return f"CAST({_text(datetime.fromtimestamp(seconds, UTC).isoformat())} AS TIMESTAMPTZ)"
+    return f"CAST({literal(datetime.fromtimestamp(seconds, UTC).isoformat())} AS TIMESTAMPTZ)"
 
 
 def _by_run(quoted: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
@@ -213,8 +214,4 @@ def _by_run(quoted: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
 
 
 def _lists(values: Sequence[str]) -> Iterable[str]:
-    return (", ".join(map(_text, values[start : start + _LISTED])) for start in range(0, len(values), _LISTED))
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return (", ".join(map(literal, values[start : start + _LISTED])) for start in range(0, len(values), _LISTED))

@@ -7,24 +7,21 @@ compared and sent. Made for PostgreSQL 13 and later, tested with 15.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from sync.errors import SourceError
 from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import PostgresOptions
 from sync.sources.postgres_session import Session, connected, opened, settings
 from sync.sources.postgres_types import Leaving, arrived, arrow_schema, leaving
 from sync.sources.postgres_writing import WritingSession
-from sync.sources.queries import Unparsed, closest, pick, quoted, single_select, split_name
+from sync.sources.queries import once_each, pick, quoted, select_of, split_name
+from sync.sources.spool import passing, rows_in, spooled
 
 __all__ = ["PostgresSource"]
 
@@ -39,6 +36,9 @@ WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname NOT IN ('pg_catalog',
     AND has_any_column_privilege(c.oid, 'SELECT')
 ORDER BY c.relispartition, 1, 2 LIMIT 1000
 """
+_QUICK = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+"""The file is read a few times and then removed: what would make it smaller costs more than it saves."""
+
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
@@ -73,7 +73,7 @@ class PostgresSource(Source):
 
     def columns(self, relation: Relation) -> tuple[Column, ...]:
         """The relation's columns, without running it; raises `SourceError` HG202 where it does not exist."""
-        with self._hinted(relation), self._session(f"reading {relation.title}") as session:
+        with self.hinted(relation), self._session(f"reading {relation.title}") as session:
             return tuple(Column(c.name, c.type) for c in _described(session, relation))
 
     @contextmanager
@@ -85,17 +85,12 @@ class PostgresSource(Source):
         spool: Path,
     ) -> Iterator[Staged]:
         """Stream the columns into a file in `spool` that only we can read, and remove it at the end."""
-        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = spool / f"{uuid.uuid4().hex}.parquet"
-        try:
+        with passing(spool) as file:
             chosen = self._read(relation, columns, file)
-            path = str(file.absolute()).replace("'", "''")
             selected = ", ".join(c.staged for c in chosen)
             yield Staged(
-                f"(SELECT {selected} FROM read_parquet('{path}'))", tuple(Column(c.name, c.type) for c in chosen)
+                f"(SELECT {selected} FROM {rows_in(file)})", tuple(Column(c.name, c.type) for c in chosen)
             )
-        finally:
-            file.unlink(missing_ok=True)
 
     @contextmanager
     def session(self, what: str) -> Iterator[WritingSession]:
@@ -118,13 +113,13 @@ class PostgresSource(Source):
 
     def _read(self, relation: Relation, columns: Sequence[str], file: Path) -> list[Leaving]:
         title = relation.title
-        with self._hinted(relation), self._session(f"reading {title}") as session:
+        with self.hinted(relation), self._session(f"reading {title}") as session:
             there = {c.name: c for c in _described(session, relation)}
             chosen = [there[name] for name in pick(columns, list(there), title)]
             schema = arrow_schema(chosen, title)
             sql = f"SELECT {', '.join(f'{c.sql} AS {quoted(c.name)}' for c in chosen)} FROM {_from(relation)}"
             with closing(session.batches(sql)) as batches:
-                _spool((arrived(batch, schema, title) for batch in batches), schema, file)
+                spooled((arrived(batch, schema, title) for batch in batches), schema, file, **_QUICK)
         return chosen
 
     @contextmanager
@@ -143,71 +138,22 @@ class PostgresSource(Source):
             with self._lock:
                 self._open.discard(session)
 
-    @contextmanager
-    def _hinted(self, relation: Relation) -> Iterator[None]:
-        """The nearest name for a table that is not there."""
-        try:
-            yield
-        except SourceError as error:
-            if error.code == "HG202" and relation.table:
-                with suppress(SourceError):
-                    error.fix = closest(relation.table, self.tables()) or error.fix
-            raise
-
 
 def _described(session: Session, relation: Relation) -> list[Leaving]:
     """The columns, each name once; raises `SourceError` HG204 for a query with two of a name."""
     found = leaving(session.schema(f"SELECT * FROM {_from(relation)}"))
-    names = [c.name for c in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise SourceError(
-            f"{relation.title} has two columns called '{twice}'", code="HG204", fix="name them apart with AS"
-        )
+    once_each([c.name for c in found], relation.title)
     return found
 
 
 def _from(relation: Relation) -> str:
     """What stands for the relation in a FROM; names without quotes are folded as PostgreSQL does it."""
     if relation.query is not None:
-        return f"({_select(relation.query)}\n) AS cohort"
+        return f"({select_of(relation.query, 'postgres')}\n) AS cohort"
     parts = split_name(relation.table or "")
     return ".".join(quoted(name if written.startswith('"') else name.lower()) for name, written in parts)
-
-
-def _select(query: str) -> str:
-    """The query without its final semicolon; one that our parser cannot read is the server's to judge.
-
-    The server, too, takes one statement alone, and none that writes.
-    """
-    try:
-        return single_select(query, "postgres")[1]
-    except Unparsed:
-        return query.rstrip().removesuffix(";")
 
 
 def _shown(name: str) -> str:
     """How `table:` in a mapping writes it."""
     return name if _SIMPLE.fullmatch(name) else quoted(name)
-
-
-def _spool(batches: Iterable[Any], schema: Any, file: Path) -> None:
-    """Write the batches as they come."""
-    import pyarrow.parquet
-
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        # Read a few times and then removed: what would make it smaller costs more than it saves.
-        with (
-            open(handle, "wb") as out,  # noqa: PTH123
-            pyarrow.parquet.ParquetWriter(
-                out, schema, compression="lz4", use_dictionary=False, write_statistics=False
-            ) as writer,
-        ):
-            for batch in batches:
-                writer.write_batch(batch)
-    except OSError as error:
-        raise SourceError(
-            f"the cohort's rows cannot be kept in {file.parent}: {error.strerror or 'input or output error'}",
-            code="HG208",
-            fix="free disk space for the state folder",
-        ) from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sync.errors import SourceError
 from sync.sources.options import PostgresOptions
 from sync.sources.postgres_errors import explained, unreachable
-from sync.sources.queries import quoted
+from sync.sources.queries import literal, quoted
 
 __all__ = ["Session", "assignments", "connected", "opened", "settings"]
 
@@ -223,8 +223,4 @@ class Session:
 
 def assignments(settings: dict[str, str]) -> str:
     """The SELECT that makes settings: local to the transaction, so that a pool of connections keeps none."""
-    return "SELECT " + ", ".join(f"set_config({_text(k)}, {_text(v)}, true)" for k, v in settings.items())
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+    return "SELECT " + ", ".join(f"set_config({literal(k)}, {literal(v)}, true)" for k, v in settings.items())

@@ -12,7 +12,18 @@ from sync.errors import SourceError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["Unparsed", "closest", "pick", "qualify", "quoted", "single_select", "split_name"]
+__all__ = [
+    "Unparsed",
+    "closest",
+    "literal",
+    "once_each",
+    "pick",
+    "qualify",
+    "quoted",
+    "select_of",
+    "single_select",
+    "split_name",
+]
 
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 
@@ -20,6 +31,11 @@ _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 def quoted(name: str) -> str:
     """A name as SQL takes it, whatever is in it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """A text as SQL takes it, where a backslash is a letter like any other."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def split_name(name: str) -> list[tuple[str, str]]:
@@ -40,6 +56,12 @@ def closest(word: str, names: Sequence[str]) -> str:
         if near := difflib.get_close_matches(wanted, bare, 1, 0.6):
             return f"did you mean '{bare[near[0]]}'?"
     return ""
+
+
+def once_each(names: Sequence[str], title: str) -> None:
+    """Raise `SourceError` HG204 where two columns of the relation have one name."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SourceError(f"{title} has two columns called '{twice}'", code="HG204", fix="name them apart with AS")
 
 
 def pick(wanted: Sequence[str], there: Sequence[str], title: str) -> list[str]:
@@ -85,6 +107,17 @@ def single_select(query: str, dialect: str) -> tuple[exp.Query, str]:
     if len(statements) != 1 or not isinstance(statements[0], exp.Query):
         raise SourceError("the cohort's query is not a single SELECT", code="HG204", fix="give a single SELECT")
     return statements[0], query[:end]
+
+
+def select_of(query: str, dialect: str) -> str:
+    """The query without its final semicolon; one that our parser cannot read is the warehouse's to judge.
+
+    In the FROM where it stands nothing but one query, which does not write, is understood there.
+    """
+    try:
+        return single_select(query, dialect)[1]
+    except Unparsed:
+        return query.rstrip().removesuffix(";")
 
 
 def qualify(query: str, catalog: str, own: str, schema: str = "main") -> str:

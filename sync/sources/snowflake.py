@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -14,13 +13,14 @@ import duckdb
 from sync.errors import SourceError
 from sync.sources.base import Column, Reading, Relation, Source, Staged
 from sync.sources.options import SnowflakeOptions
-from sync.sources.queries import closest, pick, quoted
+from sync.sources.queries import once_each, pick, quoted
 from sync.sources.snowflake_access import query_tag
 from sync.sources.snowflake_session import Session
 from sync.sources.snowflake_spool import spooled, written
 from sync.sources.snowflake_sql import from_clause, parts, text
 from sync.sources.snowflake_types import arrow_schema, duckdb_type, selected, shown
 from sync.sources.snowflake_writing import Writer, WritingSession
+from sync.sources.spool import passing
 
 __all__ = ["SnowflakeSource"]
 
@@ -91,16 +91,12 @@ class SnowflakeSource(Source):
         chosen = [there[name] for name in picked]
         schema = arrow_schema(chosen, relation.title)
         sql = f"SELECT {', '.join(map(selected, chosen))} FROM {from_clause(relation)}"
-        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = spool / f"{uuid.uuid4().hex}.parquet"
-        try:
+        with passing(spool) as file:
             changed = self._last_change(relation)
             with closing(self.reader.tables(sql, f"reading {relation.title}")) as tables:
                 spooled(tables, schema, file)
             self.reading = self._told(self.reader.last_query, changed)
             yield written(file, chosen)
-        finally:
-            file.unlink(missing_ok=True)
 
     @contextmanager
     def session(self, what: str) -> Iterator[WritingSession]:
@@ -155,20 +151,7 @@ class SnowflakeSource(Source):
 
     def _describe(self, relation: Relation) -> list[Any]:
         """The columns, each name once; raises `SourceError` HG204 for a query with two of a name."""
-        try:
+        with self.hinted(relation):
             found = self.reader.describe(f"SELECT * FROM {from_clause(relation)}", f"reading {relation.title}")
-        except SourceError as error:
-            if error.code == "HG202" and relation.table:
-                error.fix = self._hint(relation.table) or error.fix
-            raise
-        names = [m.name for m in found]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise SourceError(
-                f"{relation.title} has two columns called '{twice}'", code="HG204", fix="name them apart with AS"
-            )
+        once_each([m.name for m in found], relation.title)
         return found
-
-    def _hint(self, table: str) -> str:
-        with suppress(SourceError):
-            return closest(table, self.tables())
-        return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sync.sources.base import Relation
-from sync.sources.queries import Unparsed, quoted, single_select, split_name
+from sync.sources.queries import quoted, select_of, split_name
 from sync.sources.snowflake_types import folded
 
 __all__ = ["from_clause", "parts", "text"]
@@ -12,7 +12,7 @@ __all__ = ["from_clause", "parts", "text"]
 def from_clause(relation: Relation) -> str:
     """What stands for the relation in a FROM; names without quotes are folded as Snowflake does it."""
     if relation.query is not None:
-        return f"({_select(relation.query)}\n)"
+        return f"({select_of(relation.query, 'snowflake')}\n)"
     return ".".join(map(quoted, parts(relation.table or "")))
 
 
@@ -24,14 +24,3 @@ def parts(table: str) -> list[str]:
 def text(value: str) -> str:
     """A text as SQL takes it; a backslash escapes here (SQL reference, "String & binary data types")."""
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _select(query: str) -> str:
-    """The query without its final semicolon; one that our parser cannot read is the warehouse's to judge.
-
-    In the FROM where it stands nothing but a query is understood there.
-    """
-    try:
-        return single_select(query, "snowflake")[1]
-    except Unparsed:
-        return query.rstrip().removesuffix(";")
