@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from sync.errors import SourceError
-from sync.sources.log_tables import LogSession
 from sync.sources.queries import closest
+
+if TYPE_CHECKING:
+    from sync.sources.log_tables import LogSession
 
 __all__ = ["Column", "Reading", "Relation", "Source", "Staged"]
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from sync.durations import parse_duration
 from sync.paths import UsablePath
 
-__all__ = ["DuckDBOptions", "Options", "PostgresOptions", "SnowflakeOptions"]
+__all__ = ["DuckDBOptions", "MembersOptions", "Options", "PostgresOptions", "SnowflakeOptions", "SyncLogOptions"]
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 
@@ -27,6 +27,18 @@ class SyncLogOptions(Options):
     sync_log: bool = Field(default=False, description="Write what became of each run and record to tables there.")
     sync_log_schema: str = Field(default="headgate", min_length=1, max_length=63, description="Where they are.")
     sync_log_keep_days: int | None = Field(default=None, ge=1, description="For how long; for ever without it.")
+
+
+class MembersOptions(Options):
+    """Where the members of syncs from this source are kept."""
+
+    members: Literal["local", "warehouse"] = Field(
+        default="local",
+        description="In files of the state folder, or in tables of the warehouse, which then compares there.",
+    )
+    members_schema: str = Field(
+        default="headgate", min_length=1, max_length=63, description="The schema of those tables, which is ours."
+    )
 
 
 class DuckDBOptions(Options):
@@ -148,7 +160,7 @@ class SnowflakeOptions(SyncLogOptions):
 _NO_ZEROS = r"^[^\x00]*$"  # libpq takes no null character
 
 
-class PostgresOptions(SyncLogOptions):
+class PostgresOptions(SyncLogOptions, MembersOptions):
     """A PostgreSQL database, and who reads from it with what. Paths are relative to the project."""
 
     host: str = Field(

@@ -18,10 +18,11 @@ import duckdb
 from sync.sources.base import Column, Relation, Source, Staged
 from sync.sources.options import PostgresOptions
 from sync.sources.postgres_session import Session, connected, opened, settings
+from sync.sources.postgres_sql import from_clause
 from sync.sources.postgres_types import Leaving, arrived, arrow_schema, leaving
 from sync.sources.postgres_writing import WritingSession
-from sync.sources.queries import once_each, pick, quoted, select_of, split_name
-from sync.sources.spool import passing, rows_in, spooled
+from sync.sources.queries import once_each, pick, quoted
+from sync.sources.spool import QUICK, passing, rows_in, spooled
 
 __all__ = ["PostgresSource"]
 
@@ -36,9 +37,6 @@ WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname NOT IN ('pg_catalog',
     AND has_any_column_privilege(c.oid, 'SELECT')
 ORDER BY c.relispartition, 1, 2 LIMIT 1000
 """
-_QUICK = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
-"""The file is read a few times and then removed: what would make it smaller costs more than it saves."""
-
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
@@ -117,9 +115,11 @@ class PostgresSource(Source):
             there = {c.name: c for c in _described(session, relation)}
             chosen = [there[name] for name in pick(columns, list(there), title)]
             schema = arrow_schema(chosen, title)
-            sql = f"SELECT {', '.join(f'{c.sql} AS {quoted(c.name)}' for c in chosen)} FROM {_from(relation)}"
+            sql = (
+                f"SELECT {', '.join(f'{c.sql} AS {quoted(c.name)}' for c in chosen)} FROM {from_clause(relation)}"
+            )
             with closing(session.batches(sql)) as batches:
-                spooled((arrived(batch, schema, title) for batch in batches), schema, file, **_QUICK)
+                spooled((arrived(batch, schema, title) for batch in batches), schema, file, **QUICK)
         return chosen
 
     @contextmanager
@@ -141,17 +141,9 @@ class PostgresSource(Source):
 
 def _described(session: Session, relation: Relation) -> list[Leaving]:
     """The columns, each name once; raises `SourceError` HG204 for a query with two of a name."""
-    found = leaving(session.schema(f"SELECT * FROM {_from(relation)}"))
+    found = leaving(session.schema(f"SELECT * FROM {from_clause(relation)}"))
     once_each([c.name for c in found], relation.title)
     return found
-
-
-def _from(relation: Relation) -> str:
-    """What stands for the relation in a FROM; names without quotes are folded as PostgreSQL does it."""
-    if relation.query is not None:
-        return f"({select_of(relation.query, 'postgres')}\n) AS cohort"
-    parts = split_name(relation.table or "")
-    return ".".join(quoted(name if written.startswith('"') else name.lower()) for name, written in parts)
 
 
 def _shown(name: str) -> str:

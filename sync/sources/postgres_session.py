@@ -36,6 +36,7 @@ def settings(options: PostgresOptions, purpose: str) -> dict[str, str]:
         "IntervalStyle": "iso_8601",
         "extra_float_digits": "1",
         "bytea_output": "hex",
+        "lc_monetary": "C",
     }
     if options.search_path:
         found["search_path"] = ", ".join(map(quoted, options.search_path))

@@ -12,7 +12,12 @@ from typing import Any
 from sync.errors import SourceError
 from sync.sources.queries import literal
 
-__all__ = ["passing", "rows_in", "spooled"]
+__all__ = ["QUICK", "passing", "rows_in", "spooled"]
+
+QUICK = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+"""How to write a file that is read a few times and then removed: what would make it smaller costs more than it
+saves.
+"""
 
 
 @contextmanager
