@@ -330,5 +330,9 @@ class State(StateReader):
         """Take erasures back: the person may be sent again. Removals that were not made are not made."""
 
     @abstractmethod
+    def move(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:
+        """Name the same members, kept in another place, as the current generation (state migrate)."""
+
+    @abstractmethod
     def reset(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:
         """Name another generation as the current one (state reset, merge); rejected and dirty rows go."""

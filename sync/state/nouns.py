@@ -153,14 +153,15 @@ class Generation:
     sync: str
     number: int
     members: int
-    base: str | None = None  # file name inside the sync's members folder
+    base: str | None = None  # file name inside the sync's members folder, or a part's name
     delta: str | None = None
     fields: tuple[str, ...] = ()  # mapped fields when it was made
     probe: str = ""  # answer of the fingerprint function's probe when it was made
     run: str = ""
     refresh: str = ""
     at: float = 0.0
-    digests: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file
+    digests: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file, or a part's
+    place: str = ""  # SOURCE/SCHEMA of the warehouse that keeps it; empty: files of the state folder
 
     @property
     def blank(self) -> bool:

@@ -92,6 +92,18 @@ class SettleLedger(LeaseLedger):
             drop_keys(connection, tables.rejected, lease.sync, keys)
 
     @durable
+    def move(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:
+        """Name the same members, kept in another place, as the current generation, numbered one more.
+
+        Nothing else is touched. Raises `StateError` while a run is open: it has yet to write the next generation.
+        """
+        with self._fenced(lease) as connection:
+            if connection.execute(OPEN, {"sync": lease.sync}).first() is not None:
+                raise out_of_order(f"a run of {lease.sync} is open: its members cannot be moved")
+            _name(connection, lease, generation)
+            self._record(connection, events)
+
+    @durable
     def reset(self, lease: Lease, generation: Generation, events: Sequence[Event] = ()) -> None:
         """Name another generation, numbered one more than the current, as the current one.
 

@@ -135,6 +135,7 @@ generation = Table(
     _text("refresh"),
     _time("at"),
     _text("digests"),
+    _text("place", server_default=""),
 )
 
 plan = Table(

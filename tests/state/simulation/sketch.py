@@ -169,7 +169,7 @@ def sketched(machine: Machine, uuid: Callable[[], str]) -> Iterator[None]:
 
     @contextlib.contextmanager
     def observe(
-        state: StateReader, settings: EngineSettings, job: SyncJob, cause: str, stop: object
+        state: StateReader, settings: EngineSettings, job: SyncJob, cause: str, stop: object, *, whole: bool
     ) -> Iterator[Observed]:
         cohort: Any = job.source()
         rows = cohort.read()
