@@ -23,7 +23,7 @@ from sync.checks import (
     check_sync_columns,
     spec_of,
 )
-from sync.engine.job import LogTarget, SyncJob
+from sync.engine.job import LogTarget, SyncJob, place_of
 from sync.errors import HeadgateError, Problem, ProjectError, UsageError
 from sync.files import Unreadable, read_yaml
 from sync.limits import guardrail_limits, tightened
@@ -34,7 +34,7 @@ from sync.secrets import SecretError, parse, resolve
 from sync.selection import Candidate, pick
 from sync.settings import CONFIG, Settings, load_settings
 from sync.sources.base import Relation, Source
-from sync.sources.options import SyncLogOptions
+from sync.sources.options import MembersOptions, SyncLogOptions
 from sync.state_keys import read_keys
 from sync.validation import problems
 
@@ -111,6 +111,7 @@ class Project:
             connect=partial(destination.connect, timeout, limits.concurrency),
             log=_log_target(self.sources[cohort.source.connection]),
             sources=self.openers(sync.name),
+            place=_place(self.sources[cohort.source.connection]),
         )
 
     def openers(self, purpose: str = "") -> dict[str, Callable[[], Source]]:
@@ -169,6 +170,14 @@ def _log_target(source: BoundSource) -> LogTarget | None:
         return None
     days = options.sync_log_keep_days
     return LogTarget(source.name, options.sync_log_schema, None if days is None else days * 86400.0)
+
+
+def _place(source: BoundSource) -> str:
+    """Where the members of syncs from this source are kept; empty: in the state folder."""
+    options = source.options
+    if not isinstance(options, MembersOptions) or options.members == "local":
+        return ""
+    return place_of(source.name, options.members_schema)
 
 
 def _spec(destination: BoundDestination, sync: Sync) -> ObjectSpec:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sync.engine.database import lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import members_of, verify
 from sync.engine.lease import LeaseKeeper
 from sync.engine.proposal import Ground, propose
 from sync.engine.purge import purge, unquote
@@ -25,7 +26,6 @@ from sync.sdk.nouns import Delivery, Op
 from sync.state.base import State, StateReader
 from sync.state.erasures import OPEN_ERASURES, ErasurePart, ErasureState
 from sync.state.log_mark import LogErasure
-from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Event, Generation, Plan, PlanKind
 from sync.state.parquet import source
 
@@ -53,7 +53,7 @@ def removals(state: StateReader, settings: EngineSettings, job: SyncJob) -> Plan
     with closing(open_database(settings)) as connection, translate("planning an erasure", StateError):
         lock_down(connection)
         generation = state.generation(job.name)
-        verify(folder_of(settings.folder, job.name), generation)
+        verify(settings, generation)
         if not _load(connection, state, settings, generation, due):
             return None
         ground = Ground(state, settings, job, connection, generation)
@@ -76,7 +76,7 @@ def _load(
 ) -> int:
     """Table `erasing`: these members, and who is none but may have become one, with what is known of each."""
     wanted = f"key IN ({', '.join(sorted(keys))})"
-    members = relation(connection, folder_of(settings.folder, generation.sync), generation)
+    members = members_of(connection, settings, generation, keys=sorted(keys))
     # The names of the mapped fields go on from generation to generation; a removal has no values of them.
     fields = "".join(f", NULL::VARCHAR AS {quoted(f'field.{name}')}" for name in generation.fields)
     connection.execute(
@@ -114,7 +114,7 @@ def leaving(
         return False
     if set(keys) & {key for key, *_ in state.dirty(sync)}:
         return True
-    members = relation(connection, folder_of(settings.folder, sync), state.generation(sync))
+    members = members_of(connection, settings, state.generation(sync), keys=keys)
     query = f"SELECT 1 FROM ({members}) WHERE key IN ({', '.join(sorted(keys))}) LIMIT 1"
     return bool(connection.execute(query).fetchall())
 

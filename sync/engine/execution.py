@@ -80,7 +80,7 @@ class Execution:
 
     def _repaired(self, missing: Path, extra: Path) -> SyncReport:
         """The plan of a repair, which waits for a person; or nothing, where an ordinary run does all there is."""
-        with self._observed() as seen:
+        with self._observed(whole=True) as seen:
             plan = self._planner().repair(seen, missing, extra)
             if not plan.counts.add + plan.counts.remove:
                 return SyncReport(self.job.name, "unchanged", counts=plan.counts)
@@ -255,9 +255,10 @@ class Execution:
     # --- planning -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _observed(self) -> Iterator[Observed]:
+    def _observed(self, *, whole: bool = False) -> Iterator[Observed]:
         self.tell.phase(self.job.name, "refresh")
-        with observe(self.state, self.settings, self.job, self.cause, self.running.means.stop) as seen:
+        stop = self.running.means.stop
+        with observe(self.state, self.settings, self.job, self.cause, stop, whole=whole) as seen:
             self.reading = seen.reading
             yield seen
 

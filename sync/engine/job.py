@@ -12,7 +12,7 @@ from sync.sdk.connector import Connector
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.sources.base import Source
 
-__all__ = ["DeliverySettings", "EngineSettings", "GuardrailLimits", "LogTarget", "SyncJob"]
+__all__ = ["DeliverySettings", "EngineSettings", "GuardrailLimits", "LogTarget", "SyncJob", "place_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class EngineSettings:
     lease_ttl: float = 30.0
     keys: tuple[bytes, ...] = field(default=(), repr=False)  # of the state files: the first encrypts, all decrypt
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    sources: Mapping[str, Callable[[], Source]] = field(default_factory=dict, repr=False)  # that keep members
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,9 @@ class SyncJob:
     connect: Callable[[Callable[[], float | None]], Connector[Any]]
     log: LogTarget | None = None
     sources: Mapping[str, Callable[[], Source]] = field(default_factory=dict)  # by name, all that config.toml has
+    place: str = ""  # SOURCE/SCHEMA of the warehouse that keeps the members; empty: the state folder
+
+
+def place_of(source: str, schema: str) -> str:
+    """How the ledger names a schema of a warehouse that keeps members."""
+    return f"{source}/{schema}"

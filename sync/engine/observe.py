@@ -20,12 +20,13 @@ from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicat
 from sync.engine.draft import Draft, drafted
 from sync.engine.forgotten import keep_out, leaving_of
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import members_of, source_of, verify
+from sync.engine.pushed import ROWS, Reduced, empty, reduced, salt_of
 from sync.engine.scratch import scratch
-from sync.errors import CohortError, SourceError
+from sync.errors import CohortError, SourceError, StateError
 from sync.sdk.nouns import Delivery
 from sync.sources.base import Column, Reading, Relation, Source
 from sync.state.base import State, StateReader
-from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation, Lease, Refresh
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Observed:
     draft: Path | None = (
         None  # what `cohort` reads, in the form of a plan's file; there is none once there are members
     )
+    away: Reduced | None = None  # what stayed in the warehouse: rows and members that are unchanged
 
     @property
     def sides(self) -> Sides:
@@ -67,7 +69,7 @@ class Observed:
         """The same, with one row a key; the rows it leaves out are invalid. Scans once more."""
         cohort = without_duplicates(self.cohort)
         found = scan(self.connection, cohort)
-        refresh = _refresh(self.refresh, found)
+        refresh = _refresh(self.refresh, found, self.away)
         return replace(self, cohort=cohort, refresh=refresh, few="", draft=None)
 
 
@@ -85,8 +87,12 @@ def observe(
     job: SyncJob,
     cause: str,
     stop: threading.Event | None = None,
+    *,
+    whole: bool = False,
 ) -> Iterator[Observed]:
     """Stage, compile and scan. The source is let go at the end; `stop` interrupts it.
+
+    Where the warehouse keeps the members, rows that are unchanged stay there, unless the `whole` is wanted.
 
     Raises `SourceError` where the warehouse does not answer, `CohortError` where the cohort is not fit to be
     synced, and `Corrupt` where a members file is not what the ledger says.
@@ -98,22 +104,30 @@ def observe(
         columns = source.columns(where)
     needed = needed_columns(job.cohort, job.sync, [c.name for c in columns])
     generation = state.generation(job.name)
-    folder = folder_of(settings.folder, job.name)
-    verify(folder, generation)
+    refuse_other_place(job, generation)
+    if not job.place:
+        verify(settings, generation)
     spool = scratch(settings)
     with (
         closing(open_database(settings)) as connection,
         translate(f"reading {where.title}", SourceError, "HG215"),
         ExitStack() as stack,
     ):
-        with interrupted(source, stop):
-            staged = stack.enter_context(source.stage(connection, where, needed, spool))
+        if job.place:
+            read, rows = tuple(c for c in columns if c.name in needed), ROWS
+            empty(connection, read)
+        else:
+            with interrupted(source, stop):
+                staged = stack.enter_context(source.stage(connection, where, needed, spool))
+            read, rows = staged.columns, staged.sql
         lock_down(connection)
         if not generation.blank:
-            _refuse_new_types(state, job, staged.columns)
-        compiled = _compile(connection, job, staged.sql, staged.columns)
+            _refuse_new_types(state, job, read)
+        compiled = _compile(connection, job, rows, read)
         same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
-        members = relation(connection, folder, generation, compiled.identifiers)
+        away = _pushed(connection, state, settings, job, compiled, read, stop, whole=whole) if job.place else None
+        names = compiled.identifiers
+        members = away.members if away else members_of(connection, settings, generation, names)
         leaving = _leaving(state, job)
         if leaving:
             keys = ", ".join(sorted(leaving))
@@ -129,14 +143,15 @@ def observe(
             cohort.select,
             members,
             generation,
-            _refresh(_blank(state, job, source.refresh, cause), cohort.found),
+            _refresh(_blank(state, job, source.refresh, cause), cohort.found, away),
             same,
-            staged.columns,
+            read,
             cohort.found.forgotten,
             source.reading,
             leaving,
             cohort.few,
             cohort.draft,
+            away,
         )
         _refuse_bad_keys(state, job, seen, cohort.found)
         yield seen
@@ -177,6 +192,58 @@ def _blank(state: StateReader, job: SyncJob, id: str, cause: str) -> Refresh:
         definition=hashlib.sha256(definition_of(job).encode()).hexdigest(),
         cause=cause,
     )
+
+
+def refuse_other_place(job: SyncJob, generation: Generation) -> None:
+    """Raise `StateError` HG346 where the members are not kept where config.toml says."""
+    if generation.blank or generation.place == job.place:
+        return
+    is_, wanted = (f"in {place}" if place else "in the state folder" for place in (generation.place, job.place))
+    to = "warehouse" if job.place else "local"
+    raise StateError(
+        f"the members of '{job.name}' are kept {is_}, and config.toml says {wanted}; nothing was sent",
+        code="HG346",
+        fix=f"move them: headgate state migrate {job.name} --to {to} --reason ...",
+    )
+
+
+def _pushed(
+    connection: duckdb.DuckDBPyConnection,
+    state: StateReader,
+    settings: EngineSettings,
+    job: SyncJob,
+    compiled: Compiled,
+    columns: tuple[Column, ...],
+    stop: threading.Event | None,
+    *,
+    whole: bool,
+) -> Reduced:
+    """Have the warehouse say what is unchanged, and fetch the rest."""
+    generation = state.generation(job.name)
+    forgotten = [one.digest for one in state.forgotten(job.name)]
+    salt = salt_of(connection, compiled, forgotten)
+    apart = {key for key, *_ in state.dirty(job.name)} | set(leaving_of(state, job.name))
+    at_once = job.spec.delivery is Delivery.SNAPSHOT
+    source = source_of(settings, job.place)
+    with (
+        interrupted(source, stop),
+        reduced(
+            connection,
+            settings,
+            job,
+            source,
+            generation,
+            compiled,
+            columns,
+            salt,
+            apart,
+            whole=lambda differs: whole or (at_once and differs),
+        ) as (found, remember),
+    ):
+        out = keep_out(connection, settings, state, job, compiled)
+        fit = f"SELECT source_key, key, fingerprint FROM ({compiled.digested}) WHERE why IS NULL"
+        remember(fit + (f" AND NOT ({out})" if out else ""))
+    return found
 
 
 @contextmanager
@@ -256,7 +323,9 @@ def _refuse_new_types(state: StateReader, job: SyncJob, columns: tuple[Column, .
             )
 
 
-def _refresh(refresh: Refresh, found: Scan) -> Refresh:
+def _refresh(refresh: Refresh, found: Scan, away: Reduced | None) -> Refresh:
+    if away is not None:
+        found = replace(found, rows=found.rows + away.left, version=away.version, newest=away.newest, key_sum="")
     return replace(
         refresh,
         rows=found.rows,

@@ -9,11 +9,11 @@ from sync.engine.batches import PlanFile
 from sync.engine.database import lock_down, open_database, translate
 from sync.engine.forms import forms_of, plain
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import members_of
 from sync.engine.settle import exceptions_file
 from sync.engine.sql import identifier as quoted
 from sync.errors import StateError
 from sync.state.base import StateReader
-from sync.state.members import folder_of, relation
 from sync.state.nouns import RejectedRecord
 
 __all__ = ["find", "rejected_values"]
@@ -31,7 +31,7 @@ def find(state: StateReader, settings: EngineSettings, job: SyncJob, identifier:
     names = [mapping.to for mapping in job.sync.identifiers]
     with closing(open_database(settings)) as connection, translate("looking a person up", StateError):
         lock_down(connection)
-        members = relation(connection, folder_of(settings.folder, job.name), generation, names)
+        members = members_of(connection, settings, generation, names)
         wanted = forms_of(connection, job, job.sync.identifiers, identifier)
         stored = [plain(quoted(f"id.{name}")) for name in names]
         tests = [f"{column} IN (SELECT unnest(?))" for column in stored]

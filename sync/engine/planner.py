@@ -76,6 +76,8 @@ class Planner:
                 seen, Diff(unchanged=seen.refresh.rows - seen.refresh.invalid), frozenset(gone - seen.leaving)
             )
         seen, diff = self._compare(seen, dirty, rejected)
+        if seen.away is not None:
+            diff = replace(diff, unchanged=diff.unchanged + seen.away.left)
         told = {r.key for r in rejected if _forgettable(r)}
         gone = told - seen.leaving - changed_keys(seen.connection) if told else set()
         return Difference(seen, diff, frozenset(gone))

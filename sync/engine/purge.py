@@ -7,18 +7,19 @@ was rewritten has nothing to erase any more, and files that nobody names are rem
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sync.engine.job import EngineSettings
+from sync.engine.kept import members_of, tables
 from sync.engine.settle import exceptions_file
 from sync.engine.sql import literal
 from sync.engine.traces import Trace, plan_files
 from sync.faultpoints import reached
 from sync.state.base import State
 from sync.state.erasures import REMOVED_TEXT, Rewrite, Rewritten, quoting
-from sync.state.members import collect_orphans, digest_file, folder_of, publish, relation
+from sync.state.members import collect_orphans, digest_file, folder_of, publish
 from sync.state.nouns import Generation, Lease
 from sync.state.parquet import source, write
 
@@ -49,7 +50,7 @@ def purge(
     members = {name: keys for name, keys in found.members.items() if name not in kept}
     copies = {run: tuple(sorted(rows)) for run, rows in found.copies.items() if run not in needed}
     rewrite = Rewrite(
-        members=[_member_file(connection, folder_of(settings.folder, sync), n, k) for n, k in members.items()],
+        members=list(_members(connection, state, settings, sync, members)),
         counts=_counts(connection, settings, state.generations(sync), members),
         plans=[_plan_file(connection, settings, name, rows) for name, rows in found.plans.items()],
         copies=copies,
@@ -61,11 +62,31 @@ def purge(
     for run, rows in copies.items():
         _copy(connection, exceptions_file(settings, sync, run), rows)
     _sweep(state, settings, sync)
+    _sweep_places(state, settings, found)
     return {
         "members": len({key for keys in members.values() for key in keys}),
         "plans": sum(len(rows) for rows in found.plans.values()),
         "rejected": sum(len(rows) for rows in copies.values()),
     }
+
+
+def _members(
+    connection: duckdb.DuckDBPyConnection,
+    state: State,
+    settings: EngineSettings,
+    sync: str,
+    found: dict[str, set[str]],
+) -> Iterator[Rewritten]:
+    """Each file or part that has one of these keys, without them."""
+    places = {name: one.place for one in state.generations(sync) for name in one.digests}
+    for name, keys in found.items():
+        if not places[name]:
+            yield _member_file(connection, folder_of(settings.folder, sync), name, keys)
+            continue
+        with tables(settings, sync, places[name]) as there:
+            part = there.without(name, keys)
+        reached("erasure_part.named")
+        yield Rewritten(name, part.name, part.digest)
 
 
 def _member_file(connection: duckdb.DuckDBPyConnection, folder: Path, name: str, keys: Iterable[str]) -> Rewritten:
@@ -91,7 +112,7 @@ def _counts(
     for generation in generations:
         keys = {key for name in generation.digests for key in members.get(name, ())}
         if keys:
-            select = relation(connection, folder_of(settings.folder, generation.sync), generation)
+            select = members_of(connection, settings, generation, keys=sorted(keys))
             query = f"SELECT count(*) FROM ({select}) WHERE key IN ({', '.join(sorted(keys))})"
             (there,) = connection.execute(query).fetchall()[0]
             counts[generation.number] = generation.members - int(there)
@@ -157,6 +178,17 @@ def _replace(connection: duckdb.DuckDBPyConnection, select: str, path: Path) -> 
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
     write(connection, select, temporary)
     _publish(temporary, path)
+
+
+def _sweep_places(state: State, settings: EngineSettings, found: Trace) -> None:
+    """The same in each warehouse that keeps members of the sync, and what was seen there of the person's rows."""
+    generations = state.generations(found.sync)
+    known = {name for one in generations for name in one.digests}
+    for place in sorted({one.place for one in generations if one.place}):
+        with tables(settings, found.sync, place) as there:
+            there.unsee(found.keys, found.source_keys)
+            there.sweep(known, generations[-1].number)
+        reached("erasure_part.swept")
 
 
 def _sweep(state: State, settings: EngineSettings, sync: str) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from sync.engine.audience import Audience, load
 from sync.engine.database import lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import members_of, verify
 from sync.engine.report import SyncReport
 from sync.engine.sql import identifier
 from sync.engine.transforms import apply
 from sync.errors import StateError
 from sync.mapping import Transform
 from sync.state.base import StateReader
-from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Generation
 from sync.state.parquet import write
 
@@ -103,8 +103,7 @@ def compared(state: StateReader, settings: EngineSettings, job: SyncJob, audienc
     Raises `Corrupt` where a members file is not what the ledger says, and the errors of a destination.
     """
     generation = state.generation(job.name)
-    folder = folder_of(settings.folder, job.name)
-    verify(folder, generation)
+    verify(settings, generation)
     names = [mapping.to for mapping in job.sync.identifiers]
     with (
         closing(open_database(settings)) as connection,
@@ -112,7 +111,7 @@ def compared(state: StateReader, settings: EngineSettings, job: SyncJob, audienc
     ):
         lock_down(connection)
         load(connection, names, audience.members())
-        _match(connection, job, names, relation(connection, folder, generation, names))
+        _match(connection, job, names, members_of(connection, settings, generation, names))
         dirty = len(state.dirty(job.name))
         yield Compared(connection, names, _counted(connection, generation, dirty, audience.requests))
 

@@ -17,6 +17,7 @@ from sync.engine.approvals import held_again
 from sync.engine.database import identifier, literal, load_keys, lock_down, open_database, translate
 from sync.engine.forgotten import leaving_of
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import members_of, verify
 from sync.engine.plan import inputs_digest, verify_file
 from sync.engine.proposal import Ground, propose
 from sync.engine.settle import answered_of, load
@@ -24,7 +25,6 @@ from sync.engine.values import SentValues, own_columns
 from sync.errors import Corrupt, DecisionError, StateError
 from sync.sdk.nouns import Delivery, Op
 from sync.state.base import StateReader
-from sync.state.members import folder_of, relation, verify
 from sync.state.nouns import Counts, Generation, Plan, PlanKind, Run
 
 if TYPE_CHECKING:
@@ -144,11 +144,10 @@ class Reverting:
 
     def _sides(self, connection: duckdb.DuckDBPyConnection, before: Generation, now: Generation) -> None:
         """Views `was` and `now` of the members; tables of keys: `uncertain`, `forgotten` people, `reset` away."""
-        folder = folder_of(self.settings.folder, self.job.name)
         names = [mapping.to for mapping in self.job.sync.identifiers]
         for view, generation in (("was", before), ("now", now)):
-            verify(folder, generation)
-            members = relation(connection, folder, generation, names)
+            verify(self.settings, generation)
+            members = members_of(connection, self.settings, generation, names)
             connection.execute(f"CREATE TEMP VIEW {view} AS {members}")
         load_keys(connection, "uncertain", [key for key, *_ in self.state.dirty(self.job.name)])
         load_keys(connection, "forgotten", leaving_of(self.state, self.job.name))
@@ -156,8 +155,8 @@ class Reverting:
         for generation in self.state.generations(self.job.name):
             if generation.blank and 1 < generation.number <= before.number:
                 earlier = self.state.generation(self.job.name, generation.number - 1)
-                verify(folder, earlier)
-                known = relation(connection, folder, earlier)
+                verify(self.settings, earlier)
+                known = members_of(connection, self.settings, earlier)
                 connection.execute(f"INSERT INTO reset SELECT key FROM ({known})")
 
     # --- what is to be undone -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sync.engine.batches import PlanFile, cut
 from sync.engine.delivery import deliver
 from sync.engine.dispatch import Dispatch, Halt, lifetime
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import verify
 from sync.engine.lease import LeaseKeeper
 from sync.engine.observe import definition_of
 from sync.engine.pacing import Pacers
@@ -23,7 +24,6 @@ from sync.errors import HeadgateError
 from sync.sdk.nouns import Op
 from sync.state import mark
 from sync.state.base import State
-from sync.state.members import folder_of, verify
 from sync.state.nouns import BatchState, Event, Plan, PlanKind, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
 
 __all__ = ["Means", "Running"]
@@ -57,7 +57,7 @@ class Running:
         state, settings = self.means.state, self.means.settings
         path = refuse_damaged(state, settings, plan, self.means.actor)
         if not plan.observed:  # else the members were read, and found whole, a moment ago
-            verify(folder_of(settings.folder, self.job.name), state.generation(self.job.name))
+            verify(settings, state.generation(self.job.name))
         refuse_little_room(settings, path, state.generation(self.job.name))
         approved = plan.status is PlanStatus.APPROVED
         run = self.new_run(plan.id, RunStatus.SENDING, ops, approved=approved)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from sync.engine.compile import PROBE
 from sync.engine.database import insert, literal, lock_down, open_database, translate
 from sync.engine.job import EngineSettings, SyncJob
+from sync.engine.kept import advance
 from sync.errors import StateError
 from sync.faultpoints import reached
 from sync.sdk.nouns import Delivery, Op, Status
 from sync.state.base import State, StateReader
-from sync.state.members import fold, folder_of, publish, scratch
+from sync.state.members import publish, scratch
 from sync.state.nouns import (
     BatchRow,
     BatchState,
@@ -124,7 +125,7 @@ def settlement(
     try:
         with translate("settling the run", StateError):
             load(connection, path, answered)
-            generation = _next_generation(connection, state, settings, plan, run, now)
+            generation = _next_generation(connection, state, settings, job, plan, run, now)
             _write_exceptions(connection, settings, job.name, run.id)
             ground = _Ground(connection, job, plan, run, answered, now)
             return _settlement(ground, state, status, generation, actor=actor, counts=counts, error=error)
@@ -199,7 +200,13 @@ def _gaps(done: Sequence[BatchRow], rows: int) -> list[tuple[int, int]]:
 
 
 def _next_generation(
-    connection: duckdb.DuckDBPyConnection, state: State, settings: EngineSettings, plan: Plan, run: Run, now: float
+    connection: duckdb.DuckDBPyConnection,
+    state: State,
+    settings: EngineSettings,
+    job: SyncJob,
+    plan: Plan,
+    run: Run,
+    now: float,
 ) -> Generation | None:
     """The members after this run; None where nothing was acknowledged."""
     before = state.generation(run.sync)
@@ -223,9 +230,9 @@ def _next_generation(
         run=run.id,
         refresh=plan.refresh,
         at=now,
+        place=job.place if before.blank else before.place,
     )
-    folder = folder_of(settings.folder, run.sync)
-    made = fold(connection, folder, before, after, changed, identifiers)
+    made = advance(connection, settings, before, after, changed, identifiers, state.generations(run.sync))
     same = made.base == before.base and made.delta == before.delta
     return None if same else made
 

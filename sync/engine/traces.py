@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sync.engine.forms import plain
 from sync.engine.job import EngineSettings
+from sync.engine.kept import part_of
 from sync.engine.sql import identifier as quoted
 from sync.state.base import StateReader
 from sync.state.members import folder_of
@@ -64,7 +65,7 @@ class Trace:
 class _File:
     kind: str  # members, plans, copies
     name: str
-    path: Path
+    table: str  # what stands for it after FROM
 
 
 def trace(
@@ -76,7 +77,7 @@ def trace(
 ) -> Trace:
     """Look for a person in every file of a sync."""
     found = Trace(sync, keys=set(wanted.keys), source_keys=set(wanted.source_keys))
-    files = list(_files(state, settings, sync))
+    files = list(_files(connection, state, settings, sync))
     new = wanted
     while new.identifiers or new.fields or new.keys or new.source_keys:
         _load(connection, new)
@@ -95,16 +96,20 @@ def plan_files(state: StateReader, settings: EngineSettings, sync: str) -> dict[
     return {name: path for name in sorted(names) if (path := settings.folder / name).is_file()}
 
 
-def _files(state: StateReader, settings: EngineSettings, sync: str) -> Iterator[_File]:
+def _files(
+    connection: duckdb.DuckDBPyConnection, state: StateReader, settings: EngineSettings, sync: str
+) -> Iterator[_File]:
     folder = folder_of(settings.folder, sync)
-    names = {name for generation in state.generations(sync) for name in generation.digests}
-    for name in sorted(names):
-        if (folder / name).is_file():
-            yield _File("members", name, folder / name)
+    names = {name: one.place for one in state.generations(sync) for name in one.digests}
+    for name, place in sorted(names.items()):
+        if place:
+            yield _File("members", name, part_of(connection, settings, sync, place, name))
+        elif (folder / name).is_file():
+            yield _File("members", name, source(connection, folder / name))
     for name, path in plan_files(state, settings, sync).items():
-        yield _File("plans", name, path)
+        yield _File("plans", name, source(connection, path))
     for path in sorted((settings.folder / "rejected" / sync).glob("*.parquet")):
-        yield _File("copies", path.stem, path)
+        yield _File("copies", path.stem, source(connection, path))
 
 
 def _load(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> None:
@@ -121,7 +126,7 @@ def _load(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> None:
 
 
 def _search(connection: duckdb.DuckDBPyConnection, file: _File, found: Trace, *, direct: bool) -> None:
-    table = source(connection, file.path)
+    table = file.table
     types = {str(n): str(t) for n, t, *_ in connection.execute(f"DESCRIBE SELECT * FROM {table}").fetchall()}
     tests = dict(_tests(types))
     whats = [row[0] for row in connection.execute("SELECT DISTINCT what FROM wanted").fetchall()]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from sync.engine.batches import key_of
 from sync.engine.job import EngineSettings
+from sync.engine.kept import verify
 from sync.engine.plan import verify_file
 from sync.errors import Corrupt, HeadgateError, StateError
 from sync.state import mark
 from sync.state.base import StateReader
-from sync.state.members import folder_of, verify
+from sync.state.members import folder_of
 from sync.state.nouns import DECIDABLE_PLANS, Generation, Plan, Run
 
 __all__ = ["ROOM", "damages", "refuse_little_room", "refuse_older_ledger", "room_for", "whole"]
@@ -42,7 +43,7 @@ def whole(state: StateReader, settings: EngineSettings, plan: Plan, run: Run) ->
     Raises `Corrupt` before anything is sent of it.
     """
     generation = state.generation(run.sync)
-    verify(folder_of(settings.folder, run.sync), generation)
+    verify(settings, generation)
     try:
         _refuse_other_batches(state, run)
         return verify_file(settings, plan)
@@ -64,7 +65,7 @@ def damages(state: StateReader, settings: EngineSettings, sync: str) -> Iterator
     """What of a sync's state is not what the ledger recorded: the current members and the plans still needed."""
     checks: list[Callable[[], object]] = [
         partial(refuse_older_ledger, state, settings, sync),
-        lambda: verify(folder_of(settings.folder, sync), state.generation(sync)),
+        lambda: verify(settings, state.generation(sync)),
     ]
     run = state.open_run(sync)
     plan = state.plan(run.plan) if run is not None and run.plan is not None else None
