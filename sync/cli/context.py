@@ -42,8 +42,10 @@ class Session:
 
     @cached_property
     def engine(self) -> EngineSettings:
-        """Where the engine keeps its files."""
-        return self.project.settings.engine_settings()
+        """Where the engine keeps its files, and which warehouses may keep members."""
+        from dataclasses import replace
+
+        return replace(self.project.settings.engine_settings(), sources=self.project.openers("members"))
 
     @cached_property
     def audit(self) -> Audit:

@@ -9,7 +9,7 @@ import click
 from sync.cli import output, words
 from sync.cli.context import Session, opened, reason_of
 from sync.cli.options import Options, SyncName, group
-from sync.cli.state_change import forget, take_over
+from sync.cli.state_change import forget, migrate, take_over
 from sync.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def show(options: Options, syncs: tuple[str, ...]) -> None:
             return
         for one in found:
             output.say(f"{one['sync']}: {words.several(one['members'], 'member')}, generation {one['generation']}")
-            for name in ("since", "base", "delta", "open_run", "dirty", "rejected"):
+            for name in ("since", "place", "base", "delta", "open_run", "dirty", "rejected"):
                 if one[name]:
                     output.say(f"  {name.replace('_', ' ')}: {one[name]}")
 
@@ -94,6 +94,33 @@ def merge(options: Options, old: str, new: str, reason: str) -> None:
             output.say(f"  next: {session.command(f'plan {new}')}")
 
 
+@command.command("migrate")
+@click.argument("sync", type=SyncName(), metavar="SYNC")
+@click.option("--to", type=click.Choice(["warehouse", "local"]), required=True, help="Where they are kept then.")
+@click.option("--reason", required=True, help="Why; kept in the audit log.")
+@click.pass_obj
+def migrate_command(options: Options, sync: str, to: str, reason: str) -> None:
+    """Keep the members of SYNC in its warehouse, or in the state folder: nobody is sent again.
+
+    `members` under [sources.NAME] in config.toml has to say the same before the next run.
+    """
+    with opened(options) as session:
+        job = session.job(sync)
+        count = migrate(session, job, to, reason_of(reason))
+        if options.json:
+            output.document("state migrate", sync=sync, to=to, members=count, exit_code=0)
+            return
+        output.say(
+            f"{count:,} members of {sync} are kept {words.kept_in(job.place if to == 'warehouse' else '')}",
+            kind="ok",
+        )
+        if to == "local" and job.place:
+            name = job.cohort.source.connection
+            output.say(f'  next: members = "local" under [sources.{name}] in config.toml')
+        else:
+            output.say(f"  next: {session.command(f'plan {sync}')}")
+
+
 def _data(session: Session, sync: str) -> dict[str, Any]:
     ledger = session.ledger
     now, run = ledger.generation(sync), ledger.open_run(sync)
@@ -102,6 +129,7 @@ def _data(session: Session, sync: str) -> dict[str, Any]:
         "members": now.members,
         "generation": now.number,
         "since": words.iso(now.at) if now.number else None,
+        "place": now.place or "local",
         "base": now.base,
         "delta": now.delta,
         "open_run": run.id if run else None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sync.cli.context import Session
     from sync.engine.job import SyncJob
 
-__all__ = ["forget", "take_over"]
+__all__ = ["forget", "migrate", "take_over"]
 
 
 def forget(session: Session, sync: str, members: int, reason: str) -> int:
@@ -39,8 +39,8 @@ def forget(session: Session, sync: str, members: int, reason: str) -> int:
 
 def take_over(session: Session, old: str, new: SyncJob, reason: str) -> int:
     """Add the members of `old` that `new` does not know; returns how many. Raises `UsageError` where none are."""
+    from sync.engine import kept
     from sync.engine.database import open_database
-    from sync.state import members
 
     theirs = session.ledger.generation(old)
     if not theirs.members:
@@ -49,28 +49,60 @@ def take_over(session: Session, old: str, new: SyncJob, reason: str) -> int:
         )
     with _leased(session, old), _leased(session, new.name) as lease:
         ours = session.ledger.generation(new.name)
-        source, folder = (
-            members.folder_of(session.engine.folder, old),
-            members.folder_of(session.engine.folder, new.name),
-        )
-        members.verify(source, theirs)
-        members.verify(folder, ours)
+        kept.verify(session.engine, theirs)
+        kept.verify(session.engine, ours)
         names = [i.to for i in new.sync.identifiers]
         fields = ours.fields if ours.members else theirs.fields
         after = replace(
-            ours, number=ours.number + 1, fields=fields, probe=ours.probe or theirs.probe, at=session.ledger.now()
+            ours,
+            number=ours.number + 1,
+            fields=fields,
+            probe=ours.probe or theirs.probe,
+            at=session.ledger.now(),
+            place=new.place if ours.blank else ours.place,
         )
         with open_database(session.engine) as connection:
-            known = members.relation(connection, folder, ours, names)
-            changed = (
-                f"SELECT t.*, false AS removed FROM ({members.relation(connection, source, theirs, names)}) t "
-                f"ANTI JOIN ({known}) k ON t.key = k.key"
-            )
-            made = members.fold(connection, folder, ours, after, changed, names)
+            known = kept.members_of(connection, session.engine, ours, names)
+            others = kept.members_of(connection, session.engine, theirs, names)
+            changed = f"SELECT t.*, false AS removed FROM ({others}) t ANTI JOIN ({known}) k ON t.key = k.key"
+            made = kept.advance(connection, session.engine, ours, after, changed, names)
         taken = made.members - ours.members
         event = Event(session.actor, "state.merged", new.name, {"from": old, "members": taken, "reason": reason})
         session.ledger.reset(lease, made, [event])
     return taken
+
+
+def migrate(session: Session, job: SyncJob, to: str, reason: str) -> int:
+    """Keep a sync's members in the place `to`, as the next generation; returns how many there are.
+
+    Keys and fingerprints are the same there, so nobody is sent again. Earlier generations stay where they are,
+    and so do rejected and uncertain records. Raises `UsageError` where config.toml or the ledger says that they
+    are there already, or are to be elsewhere.
+    """
+    from sync.engine import kept
+    from sync.engine.database import open_database
+
+    place = job.place if to == "warehouse" else ""
+    if to == "warehouse" and not place:
+        name = job.cohort.source.connection
+        raise UsageError(
+            f"config.toml does not say that the warehouse '{name}' keeps members",
+            fix=f'write members = "warehouse" under [sources.{name}]; the next run needs it, too',
+        )
+    with _leased(session, job.name) as lease:
+        before = session.ledger.generation(job.name)
+        if before.place == place:
+            raise UsageError(f"the members of {job.name} are there already", fix="look: state show")
+        with open_database(session.engine) as connection:
+            after = kept.migrated(connection, session.engine, before, place, session.ledger.now())
+        told = {
+            "members": after.members,
+            "from": before.place or "local",
+            "to": place or "local",
+            "reason": reason,
+        }
+        session.ledger.move(lease, after, [Event(session.actor, "state.migrated", job.name, told)])
+    return after.members
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from sync.durations import format_duration
 
-__all__ = ["age", "cut", "due", "iso", "masked", "masked_sample", "moment", "number", "several", "size"]
+__all__ = ["age", "cut", "due", "iso", "kept_in", "masked", "masked_sample", "moment", "number", "several", "size"]
 
 
 def iso(at: float | None) -> str | None:
@@ -88,3 +88,9 @@ def masked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [masked(item) for item in value]
     return mask(value) if isinstance(value, str) else value
+
+
+def kept_in(place: str) -> str:
+    """Where members are kept, as the ledger has it: `SOURCE/SCHEMA`, or nothing for the state folder."""
+    source, _, schema = place.partition("/")
+    return f"in the schema {schema} of {source}" if place else "in the state folder"
