@@ -14,6 +14,7 @@ from tests.parity.warehouses import PostgreSQL, SnowflakeDB, Warehouse
 from tests.wire import Wire, wire
 
 COUNT = 5_000
+MANY = 20_000
 FILL = {
     "postgres": "INSERT INTO vips SELECT i, 'p' || i || '@x.example', md5(i::text), i % 7, "
     "repeat(md5(i::text), 8) FROM generate_series(1, {count}) AS s(i)",
@@ -61,3 +62,25 @@ def test_only_the_columns_of_the_mapping_leave_the_warehouse(
     assert [seen.counts["unchanged"] for seen in stage.seen] == [0, 0, COUNT, 0]
     assert COUNT * 50 < narrow < COUNT * 150  # four columns, some 60 bytes: more where they are in base 64
     assert narrow + COUNT * 256 < wide
+
+
+def test_of_a_cohort_whose_members_the_warehouse_keeps_only_the_changes_leave_it(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with counted(request, "postgres") as (warehouse, counting):
+        stage = Stage(warehouse, tmp_path, pushed=True)
+        warehouse.ask(f"CREATE SCHEMA {stage.kept_in}")
+        before = received(counting, stage)  # what it takes to say that there is nobody
+        warehouse.ask(FILL["postgres"].format(count=MANY))
+        counting.reset()
+        stage.run()
+        whole = counting.received - before
+        same = received(counting, stage) - before
+        warehouse.ask("UPDATE vips SET name = name || '!' WHERE id % 100 = 0")
+        few = received(counting, stage) - before
+        seen = [(one.counts["update"], one.counts["unchanged"]) for one in stage.seen[-2:]]
+        stage.close()
+
+    assert seen == [(0, MANY), (MANY // 100, MANY - MANY // 100)]
+    assert same < 4_000
+    assert few < 0.04 * whole  # a row and its member, each with their digests
