@@ -30,6 +30,8 @@ def played(play: Callable[[Stage], None], warehouse: Warehouse, root: Path, *, p
         warehouse.ask(f"CREATE SCHEMA {stage.kept_in}")
     try:
         play(stage)
+        here = list((root / "state" / "members").rglob("*.parquet"))
+        assert not pushed or not here, "members that are kept in the warehouse have a file here"
     finally:
         stage.close()
         if pushed:

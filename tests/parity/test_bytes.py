@@ -10,6 +10,7 @@ import pytest
 
 from tests.parity.kinds import Column, Table
 from tests.parity.stage import PEOPLE, Stage
+from tests.parity.test_equal_plans import PUSHED
 from tests.parity.warehouses import PostgreSQL, SnowflakeDB, Warehouse
 from tests.wire import Wire, wire
 
@@ -64,23 +65,29 @@ def test_only_the_columns_of_the_mapping_leave_the_warehouse(
     assert narrow + COUNT * 256 < wide
 
 
-def test_of_a_cohort_whose_members_the_warehouse_keeps_only_the_changes_leave_it(
-    request: pytest.FixtureRequest, tmp_path: Path
+@pytest.mark.parametrize("type", PUSHED)
+def test_a_pushed_down_run_with_one_change_in_a_hundred_transfers_only_the_changes(
+    request: pytest.FixtureRequest, tmp_path: Path, type: str
 ) -> None:
-    with counted(request, "postgres") as (warehouse, counting):
+    (tmp_path / "whole").mkdir()
+    with counted(request, type) as (warehouse, counting):
+        whole = Stage(warehouse, tmp_path / "whole")
         stage = Stage(warehouse, tmp_path, pushed=True)
         warehouse.ask(f"CREATE SCHEMA {stage.kept_in}")
-        before = received(counting, stage)  # what it takes to say that there is nobody
-        warehouse.ask(FILL["postgres"].format(count=MANY))
-        counting.reset()
+        wide = {"to": "wide", "from": "wide"}
+        stage.fields, whole.fields = [*stage.fields, wide], [*whole.fields, wide]
+        nobody = received(counting, stage)  # what it takes to say that there is nobody
+        nobody_whole = received(counting, whole)
+        warehouse.ask(FILL[type].format(count=COUNT))
+        everybody = received(counting, whole) - nobody_whole
         stage.run()
-        whole = counting.received - before
-        same = received(counting, stage) - before
-        warehouse.ask("UPDATE vips SET name = name || '!' WHERE id % 100 = 0")
-        few = received(counting, stage) - before
-        seen = [(one.counts["update"], one.counts["unchanged"]) for one in stage.seen[-2:]]
+        unchanged = received(counting, stage) - nobody
+        warehouse.ask("UPDATE vips SET score = 99 WHERE id % 100 = 0")
+        changed = received(counting, stage) - nobody
         stage.close()
+        whole.close()
 
-    assert seen == [(0, MANY), (MANY // 100, MANY - MANY // 100)]
-    assert same < 4_000
-    assert few < 0.04 * whole  # a row and its member, each with their digests
+    assert [seen.counts["unchanged"] for seen in stage.seen[-2:]] == [COUNT, COUNT - COUNT // 100]
+    assert stage.seen[-1].counts["update"] == COUNT // 100
+    assert unchanged < 20_000, (nobody, unchanged, changed, everybody)
+    assert changed < everybody / 20, (nobody, unchanged, changed, everybody)
