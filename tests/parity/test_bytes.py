@@ -15,7 +15,6 @@ from tests.parity.warehouses import PostgreSQL, SnowflakeDB, Warehouse
 from tests.wire import Wire, wire
 
 COUNT = 5_000
-MANY = 20_000
 FILL = {
     "postgres": "INSERT INTO vips SELECT i, 'p' || i || '@x.example', md5(i::text), i % 7, "
     "repeat(md5(i::text), 8) FROM generate_series(1, {count}) AS s(i)",
