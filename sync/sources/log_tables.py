@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -109,33 +109,39 @@ class LogTables:
     def make(self) -> None:
         """Make what is not there: the tables, and the schema where we may."""
         for left in (2, 1, 0):  # two syncs may begin a log at once: whoever is slower looks again
-            if self._there():
+            there = self._there()
+            if len(there) == 2:
                 return
             try:
                 with self._session.transaction() if self._session.indexes else nullcontext():
-                    self._make()
+                    self._make(there)
             except SourceError:
                 if not left:
                     raise
 
-    def _make(self) -> None:
+    def _make(self, there: Collection[str]) -> None:
+        """Never a table IF NOT EXISTS: an index on one that others write to waits for them, and they for us."""
         name = literal(self._name.lower())
         if not self._session.rows(f"SELECT 1 FROM information_schema.schemata WHERE lower(schema_name) = {name}"):
             self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
-        for table, columns in ((self.records, RECORDS), (self.runs, RUNS)):
-            defined = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
-            self._session.execute(f"CREATE TABLE IF NOT EXISTS {table} ({defined})")
-        if self._session.indexes:
-            self._session.execute(f"CREATE INDEX IF NOT EXISTS records_run ON {self.records} (run)")
-            self._session.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS runs_run ON {self.runs} (run)")
+        if "records" not in there:
+            self._create(self.records, RECORDS, "INDEX records_run")
+        if "runs" not in there:
+            self._create(self.runs, RUNS, "UNIQUE INDEX runs_run")
 
-    def _there(self) -> bool:
+    def _create(self, table: str, columns: Mapping[str, str], index: str) -> None:
+        defined = ", ".join(f"{column} {type_}" for column, type_ in columns.items())
+        self._session.execute(f"CREATE TABLE {table} ({defined})")
+        if self._session.indexes:
+            self._session.execute(f"CREATE {index} ON {table} (run)")
+
+    def _there(self) -> set[str]:
         found = self._session.rows(
             f"SELECT lower(table_name) FROM information_schema.tables "
             f"WHERE lower(table_schema) = {literal(self._name.lower())} "
             "AND lower(table_name) IN ('records', 'runs')"
         )
-        return len(found) == 2
+        return {str(name) for (name,) in found}
 
     def write(self, runs: Sequence[Mapping[str, Any]], records: pa.RecordBatchReader | None = None) -> None:
         """Write these runs, and the records of them all, in the place of what is there of them.
