@@ -32,7 +32,9 @@ def command(options: Options, workers: int, once: bool) -> int:
     It takes a lease for each run, so a second daemon is harmless. The first signal drains: batches in flight are
     finished and the rest is resumed by the next start. The second signal quits at once.
     """
-    from sync.daemon import Daemon, LogObserver
+    from sync.daemon.chores import Chore
+    from sync.daemon.service import Daemon
+    from sync.daemon.work import LogObserver
     from sync.engine.pacing import Pacers
     from sync.engine.runner import Runner
     from sync.logging import configure
@@ -53,7 +55,7 @@ def command(options: Options, workers: int, once: bool) -> int:
             stop=stop,
             workers=workers,
             watch=lambda: files(session.root),
-            housekeep=lambda: _checkpoint(session),
+            chores=[Chore("audit checkpoint", 60, lambda: _checkpoint(session))],
         )
         if once:
             return finish(session, daemon.once(), "daemon", stopped=stop.is_set())

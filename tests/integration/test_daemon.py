@@ -18,7 +18,8 @@ import duckdb
 import httpx
 import pytest
 
-from sync.daemon import Daemon
+from sync.daemon.chores import Chore
+from sync.daemon.service import Daemon
 from sync.engine.job import GuardrailLimits, SyncJob
 from sync.engine.report import SyncReport
 from sync.errors import ProjectError, SourceError
@@ -286,8 +287,7 @@ def test_a_request_for_a_sync_that_is_gone_does_not_stay(ledger):
     assert ledger.requests() == []
 
 
-def test_changed_files_change_the_schedule_and_broken_ones_do_not_stop_it(ledger, monkeypatch):
-    monkeypatch.setattr("sync.daemon._WATCH_S", 0.05)
+def test_changed_files_change_the_schedule_and_broken_ones_do_not_stop_it(ledger):
     from sync.errors import Problem
 
     played, version = Played(), [1]
@@ -297,12 +297,37 @@ def test_changed_files_change_the_schedule_and_broken_ones_do_not_stop_it(ledger
             raise ProjectError([Problem("HG101", "broken")])
         return [] if version[0] == 1 else [job("new", schedule={"every": "1s"})]
 
-    with Serving(Daemon(load, ledger, played.runner, poll=0.02, watch=lambda: version[0])):
+    with Serving(Daemon(load, ledger, played.runner, poll=0.02, look=0.05, watch=lambda: version[0])):
         time.sleep(0.2)
         version[0] = 2
         time.sleep(0.3)
         version[0] = 3
         until(lambda: "new" in played.names)
+
+
+def test_a_chore_or_a_listener_that_fails_ends_nothing(ledger):
+    played, done, told = Played(), list[int](), list[str]()
+
+    def broken(*_: object) -> None:
+        done.append(1)
+        raise ZeroDivisionError
+
+    chores = [Chore("broken", 0.05, broken), Chore("tidy", 0.05, lambda: done.append(2))]
+    ended = [broken, lambda one: told.append(one.job.name)]
+    daemon = Daemon(
+        lambda: [job("fast", schedule={"every": "1s"})],
+        ledger,
+        played.runner,
+        poll=0.02,
+        chores=chores,
+        ended=ended,
+    )
+    with Serving(daemon):
+        until(lambda: len(told) >= 2)
+
+    assert set(told) == {"fast"}
+    assert done.count(1) > 4
+    assert done.count(2) > 2
 
 
 def test_a_disabled_sync_is_not_scheduled(ledger):
@@ -345,7 +370,7 @@ class Wall(datetime):
 
 @pytest.fixture
 def wall(monkeypatch) -> type[Wall]:
-    monkeypatch.setattr("sync.daemon.datetime", Wall)
+    monkeypatch.setattr("sync.daemon.clock.datetime", Wall)
     monkeypatch.setattr(Wall, "at", Wall.at)
     return Wall
 
@@ -355,27 +380,27 @@ DAILY = {"cron": "0 6 * * *", "timezone": "UTC"}
 
 def test_a_slot_that_came_due_while_the_clock_was_set_forward_is_asked_for(ledger, wall):
     daemon = Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner)
-    daemon._reload()
+    daemon.clock.read()
 
     wall.at += timedelta(hours=2)
-    daemon._drift -= 7200
-    daemon._look_after_files_and_clock()
+    daemon.clock._drift -= 7200
+    daemon.clock.look()
 
     assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
 
 
 def test_a_clock_that_was_wrong_for_a_moment_does_not_put_the_next_slot_off(ledger, wall):
     daemon = Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner)
-    daemon._reload()
-    right = daemon._drift
+    daemon.clock.read()
+    right = daemon.clock._drift
 
-    daemon._drift -= 86400  # the clock is a day ahead
+    daemon.clock._drift -= 86400  # the clock is a day ahead
     wall.at += timedelta(days=1)
-    daemon._tick("vip")
-    daemon._drift, wall.at = right, wall.at - timedelta(days=1)  # and right again before anybody looked
-    daemon._look_after_files_and_clock()
+    daemon.clock.tick("vip")
+    daemon.clock._drift, wall.at = right, wall.at - timedelta(days=1)  # and right again before anybody looked
+    daemon.clock.look()
     wall.at += timedelta(hours=2)
-    daemon._tick("vip")
+    daemon.clock.tick("vip")
 
     assert "2026-10-01T06:00:00Z#again" in [r.slot for r in ledger.requests()]
 
@@ -384,11 +409,11 @@ def test_a_slot_that_a_wrong_clock_asked_for_too_early_is_asked_for_once_more_wh
     ask(ledger, "vip", "2026-10-02T06:00:00Z", "schedule")
     daemons = [Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner) for _ in range(2)]
     for daemon in daemons:
-        daemon._reload()
+        daemon.clock.read()
 
     wall.at += timedelta(days=1, hours=1)
     for daemon in daemons:
-        daemon._tick("vip")
+        daemon.clock.tick("vip")
 
     assert [r.slot for r in ledger.requests()] == ["2026-10-02T06:00:00Z", "2026-10-02T06:00:00Z#again"]
 

@@ -1,0 +1,50 @@
+"""What a daemon does now and then beside runs: look at the files, write checkpoints, tell people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from sync.errors import HeadgateError
+
+__all__ = ["Chore", "Chores"]
+
+log = structlog.get_logger("headgate.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something to `do` again after `every` seconds. It must be short: what takes long has a thread of its own."""
+
+    name: str
+    every: float
+    do: Callable[[], object]
+
+
+class Chores:
+    """The chores of one daemon, done in its main thread. None that fails ends the daemon or another chore."""
+
+    def __init__(self, chores: Sequence[Chore]) -> None:
+        self._chores = chores
+        began = time.monotonic()
+        self._done = dict.fromkeys((chore.name for chore in chores), began)
+
+    def turn(self) -> None:
+        """Do what is due."""
+        for chore in self._chores:
+            if time.monotonic() - self._done[chore.name] >= chore.every:
+                self._done[chore.name] = time.monotonic()
+                guarded(chore.name, chore.do)
+
+
+def guarded(what: str, do: Callable[[], object]) -> None:
+    """Do it, and keep going where it fails: the log says so."""
+    try:
+        do()
+    except HeadgateError as error:
+        log.error("kept_going", what=what, code=error.code, why=error.message)
+    except Exception as error:  # noqa: BLE001 - one chore's bug must not end the runs
+        log.error("kept_going", what=what, code="HG900", why=f"internal error: {type(error).__name__}")

@@ -1,0 +1,192 @@
+"""The clock: it knows when each sync is due, and does nothing but ask for runs.
+
+A tick inserts a run request named by its slot in UTC, so that any number of daemons may tick. Schedules are read
+from the files at start and whenever these change.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor as TickPool
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from sync.daemon.chores import guarded
+from sync.engine.job import SyncJob
+from sync.engine.pauses import pause_of
+from sync.schedule import Cron, Every, parse, slot, slot_time
+from sync.state.base import State
+from sync.state.holder import alive
+from sync.state.nouns import RunRequest
+
+__all__ = ["Clock"]
+
+log = structlog.get_logger("headgate.daemon")
+
+_LOOK_BACK = timedelta(days=31)  # slots missed longer ago than this are not looked for
+_STEP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A sync with a schedule, and the instant up to which its slots were asked for.
+
+    `ahead` is a slot of the future that was asked for already: by a clock that was set too far and then back.
+    """
+
+    trigger: Cron | Every
+    since: datetime
+    ahead: datetime | None = None
+
+
+class Clock:
+    """Asks for runs when they are due.
+
+    `load` reads the project's syncs; `watch` changes its answer when the files changed.
+    """
+
+    def __init__(
+        self, load: Callable[[], Sequence[SyncJob]], state: State, watch: Callable[[], Hashable] = lambda: None
+    ) -> None:
+        self._load, self._state, self._watch = load, state, watch
+        self._jobs: Mapping[str, SyncJob] = {}
+        self._timed: dict[str, _Timed] = {}
+        self._lock = threading.Lock()
+        self._seen: Hashable = None
+        self._drift = time.time() - time.monotonic()
+        self._strayed = False
+        self._scheduler: Any = None
+
+    @property
+    def jobs(self) -> Mapping[str, SyncJob]:
+        """The project's syncs by name, as the files were last read."""
+        return self._jobs
+
+    @property
+    def scheduled(self) -> int:
+        """How many of them have a schedule."""
+        return len(self._timed)
+
+    def start(self) -> None:
+        """Read the files and tick from now on. Raises `ProjectError`."""
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": TickPool(2)},
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
+        )
+        self.read()
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Tick no more."""
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=False)
+
+    def read(self) -> None:
+        """Read the files and set the clock by them. Raises `ProjectError`; what was read before holds then."""
+        jobs = {job.name: job for job in self._load()}
+        now, timed = datetime.now(UTC), dict[str, _Timed]()
+        for name, job in jobs.items():
+            if job.sync.schedule is None or job.sync.disabled:
+                continue
+            try:
+                trigger = parse(job.sync.schedule)
+            except ValueError as error:
+                log.error("schedule_refused", sync=name, why=str(error))
+                continue
+            last = self._state.last_slot(name)
+            known = self._timed.get(name)
+            asked = slot_time(last) if last else known and known.since
+            since = min(max(asked, now - _LOOK_BACK), now) if asked else now
+            timed[name] = _Timed(trigger, since, asked if asked and asked > now else None)
+        with self._lock:
+            self._jobs, self._timed = jobs, timed
+        self._seen = self._watch()
+        if self._scheduler is not None:
+            self._scheduler.remove_all_jobs()
+            for name, item in timed.items():
+                self._scheduler.add_job(self.tick, item.trigger, args=[name], id=name)
+
+    def tick(self, name: str) -> None:
+        """Ask for the newest slot that is due and was not asked for; paused syncs are not asked for.
+
+        A tick by a clock that was set puts the next one off as far, even where it is right again by the time
+        that somebody looks.
+        """
+        self._strayed |= self._stepped
+        with self._lock:
+            item = self._timed.get(name)
+            if item is None:
+                return
+            now = datetime.now(UTC)
+            due = _latest(item.trigger, item.since, now)
+            self._timed[name] = replace(item, since=due or item.since)
+        if due is not None and not self.paused(name):
+            again = "#again" if item.ahead is not None and due <= item.ahead else ""
+            request = RunRequest(name, slot(due) + again, "schedule", "scheduler", self._state.now())
+            if self._state.request_run(request):
+                log.info("due", sync=name, slot=request.slot)
+
+    def recover(self) -> None:
+        """Ask for what an earlier process left: missed slots, interrupted runs, requests taken and not begun."""
+        for name in list(self._timed):
+            self.tick(name)
+        for name, job in self._jobs.items():
+            if job.sync.disabled or alive(self._state.lease(name)) or self._state.requests(name):
+                continue
+            if self._state.open_run(name) is not None:
+                self._ask(name, "resume")
+            elif self._lost(name):
+                self._ask(name, "recover")
+
+    def look(self) -> None:
+        """Look whether the files changed, or the system's clock was set."""
+        stepped = self._stepped or self._strayed
+        if stepped:
+            drift, self._strayed = time.time() - time.monotonic(), False
+            log.warning("clock_stepped", seconds=round(drift - self._drift, 1))
+            self._drift = drift
+        if stepped or self._watch() != self._seen:
+            self._seen = self._watch()
+            guarded("reading the files again", self.read)
+        if stepped:  # setting the clock anew forgot what came due in the step
+            for name in list(self._timed):
+                guarded("catching up", partial(self.tick, name))
+
+    def paused(self, name: str) -> bool:
+        """Is the sync paused, or its destination."""
+        job = self._jobs.get(name)
+        return pause_of(self._state.paused(), name, job.destination if job is not None else "") is not None
+
+    def _lost(self, name: str) -> bool:
+        requests = self._state.requests(name, open_only=False)
+        taken = requests[-1].taken_at if requests else None
+        if taken is None:
+            return False
+        runs = self._state.runs(name, limit=1)
+        return not runs or (runs[0].finished_at or runs[0].started_at) < taken
+
+    def _ask(self, name: str, why: str) -> None:
+        now = datetime.now(UTC)
+        if self._state.request_run(RunRequest(name, f"{slot(now)}#{why}", why, "scheduler", self._state.now())):
+            log.info("left_over", sync=name, why=why)
+
+    @property
+    def _stepped(self) -> bool:
+        """Was the clock set since it was last looked after."""
+        return abs(time.time() - time.monotonic() - self._drift) > _STEP_S
+
+
+def _latest(trigger: Cron | Every, since: datetime, now: datetime) -> datetime | None:
+    """The newest slot after `since` that is due."""
+    found, due = None, trigger.next_after(since)
+    while due is not None and due <= now:
+        found, due = due, trigger.next_after(due)
+    return found
