@@ -224,7 +224,7 @@ def fitting(draw: some.DrawFn) -> tuple[int, int, list[Decimal | None]]:
     return (
         precision,
         scale,
-        [None if n is None else Decimal(n).scaleb(-scale) if n else Decimal(0) for n in numbers],
+        [None if n is None else Decimal(f"{n}E-{scale}") if n else Decimal(0) for n in numbers],  # scaleb rounds
     )
 
 
