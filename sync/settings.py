@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from sync.address import ListenAddress
 from sync.engine.job import DeliverySettings, EngineSettings
 from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest
@@ -130,6 +131,15 @@ class AuditSettings(Section):
     every: int = Field(100, ge=1, description="Events between two checkpoints.")
 
 
+class HttpSettings(Section):
+    """What the daemon serves over HTTP; nothing without an address."""
+
+    listen: ListenAddress | None = Field(
+        None, description="Where the daemon listens, `127.0.0.1:8520` say; nowhere where it is left out."
+    )
+    hosts: tuple[str, ...] = Field((), description="Names it is called by, those of a proxy in front of it say.")
+
+
 class PeopleSettings(Section):
     """Groups of persons, named in `approve: {by: [...]}`."""
 
@@ -201,6 +211,7 @@ class Settings(BaseSettings):
     delivery: RequestSettings = RequestSettings()
     guardrails: GuardrailSettings = GuardrailSettings()
     audit: AuditSettings = AuditSettings()
+    http: HttpSettings = HttpSettings()
     people: PeopleSettings = PeopleSettings()
     sources: dict[str, SourceSettings] = {}
     destinations: dict[str, DestinationSettings] = {}

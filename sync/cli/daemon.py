@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sync.cli import output
+from sync.cli import http, output
 from sync.cli.context import Session, opened
 from sync.cli.options import Options
 from sync.cli.options import command as _command
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 @_command("daemon")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Syncs run at a time.")
 @click.option("--once", is_flag=True, help="Do what is due now, and end.")
+@click.option("--listen", metavar="HOST:PORT", help="Serve the HTTP API there (default: [http] listen).")
 @click.pass_obj
-def command(options: Options, workers: int, once: bool) -> int:
+def command(options: Options, workers: int, once: bool, listen: str | None) -> int:
     """Run every sync on its schedule until it is told to stop.
 
     It takes a lease for each run, so a second daemon is harmless. The first signal drains: batches in flight are
@@ -59,7 +60,8 @@ def command(options: Options, workers: int, once: bool) -> int:
         )
         if once:
             return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
-        daemon.serve()
+        with http.served(session, daemon.clock, http.address(session, listen)):
+            daemon.serve()
         return 0
 
 

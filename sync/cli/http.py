@@ -1,0 +1,41 @@
+"""Serves the HTTP API beside the daemon, where config.toml or `--listen` says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sync.address import Address, parse_address
+from sync.errors import UsageError
+
+if TYPE_CHECKING:
+    from sync.cli.context import Session
+    from sync.daemon.clock import Clock
+
+__all__ = ["address", "served"]
+
+
+def address(session: Session, given: str | None) -> Address | None:
+    """Where to listen: as given, or as config.toml has it; None is nowhere. Raises `UsageError`."""
+    text = given or session.project.settings.http.listen
+    try:
+        return parse_address(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"--listen {given}: {error}", fix="--listen 127.0.0.1:8520") from None
+
+
+@contextmanager
+def served(session: Session, clock: Clock, where: Address | None) -> Iterator[None]:
+    """Serve while the block runs. Raises `StateError` where nobody can listen there, before anything is begun."""
+    if where is None:
+        yield
+        return
+    from sync.web.app import guarded_app
+    from sync.web.server import bound, serving
+    from sync.web.site import Site
+
+    listener = bound(where)
+    site = Site(session.ledger, session.engine, lambda: clock.jobs, session.project.settings.http.hosts)
+    with serving(guarded_app(site), listener):
+        yield

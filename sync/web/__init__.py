@@ -1,0 +1,1 @@
+"""What the daemon serves over HTTP: the API for machines, and what watches it."""
