@@ -1,8 +1,9 @@
-"""Durations and rates as people write them."""
+"""Durations and rates as people write them, and times as programs do."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from sync.sdk.nouns import Rate
@@ -21,6 +22,11 @@ def parse_duration(value: Any) -> Any:
     if match is None:
         raise ValueError(f"'{value}' is not a duration: write 90s, 15m, 24h or 7d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def iso(at: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC; None stays None."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def format_duration(seconds: float) -> str:

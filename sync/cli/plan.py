@@ -14,6 +14,7 @@ from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
 from sync.cli.revert import job_of
 from sync.cli.samples import samples
+from sync.documents import plan_data
 from sync.engine.report import SyncReport
 
 
@@ -57,7 +58,7 @@ def command(
         if out is not None:
             plan_file.write(out, reports)
         if options.json:
-            data = [{**report.plan_data(r), "samples": s} for r, s in zip(reports, shown, strict=True)]
+            data = [{**plan_data(r), "samples": s} for r, s in zip(reports, shown, strict=True)]
             output.document("plan", syncs=data, exit_code=code)
         else:
             _show(session, reports, shown, out)

@@ -16,6 +16,7 @@ from sync.cli.options import command as _command
 from sync.cli.revert import job_of
 from sync.cli.samples import samples
 from sync.cli.signals import draining
+from sync.documents import report_data
 from sync.engine.pauses import pause_of
 from sync.engine.report import SyncReport, exit_code
 from sync.errors import UsageError
@@ -118,7 +119,7 @@ def finish(session: Session, reports: list[SyncReport], name: str, *, stopped: b
     """Print the reports and return the exit code; a run that was told to stop has not succeeded."""
     code = exit_code(reports) or int(stopped)
     if session.options.json:
-        data = [{**report.report_data(r), **_samples(session, r)} for r in reports]
+        data = [{**report_data(r), **_samples(session, r)} for r in reports]
         output.document(name, syncs=data, exit_code=code)
         return code
     for one in reports:

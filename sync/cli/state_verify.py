@@ -10,6 +10,7 @@ from sync.cli import output, report, words
 from sync.cli.context import Session
 from sync.cli.observer import observing
 from sync.cli.signals import draining
+from sync.documents import plan_data
 
 if TYPE_CHECKING:
     from sync.engine.job import SyncJob
@@ -44,7 +45,7 @@ def _masked(sample: dict[str, Any]) -> dict[str, Any]:
 
 def _data(job: SyncJob, found: Verified) -> dict[str, Any]:
     counts = {**asdict(found.result), "in_step": found.result.in_step}
-    repair = report.plan_data(found.repair) if found.repair else None
+    repair = plan_data(found.repair) if found.repair else None
     status = "same" if found.same else "differs"
     return {"sync": job.name, "status": status, **counts, "removes": found.removes, "repair": repair}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from sync.cli import output, words
@@ -11,6 +9,7 @@ from sync.cli.context import Session, opened
 from sync.cli.options import Options, SyncName
 from sync.cli.options import command as _command
 from sync.cli.room import AccountRoom, rooms
+from sync.documents import standing_data
 from sync.durations import format_duration
 from sync.health import Health, Standing, standing
 
@@ -36,38 +35,10 @@ def command(options: Options, syncs: tuple[str, ...]) -> None:
         room = rooms(session.project.settings.state_folder, jobs)
         if options.json:
             accounts = [one.data() for one in room]
-            output.document("status", syncs=[_data(one) for one in found], accounts=accounts, exit_code=0)
+            output.document("status", syncs=[standing_data(one) for one in found], accounts=accounts, exit_code=0)
         else:
             _show(session, found)
             _show_room(room)
-
-
-def _data(one: Standing) -> dict[str, Any]:
-    last = one.last_run
-    return {
-        "sync": one.sync,
-        "health": one.health.value,
-        "reasons": list(one.reasons),
-        "activity": one.activity.value,
-        "last_run": None
-        if last is None
-        else {
-            "run": last.id,
-            "status": last.status.value,
-            "trigger": last.trigger,
-            "started_at": words.iso(last.started_at),
-            "finished_at": words.iso(last.finished_at),
-            **last.counts,
-        },
-        "next_run": words.iso(one.next_runs[0]) if one.next_runs else None,
-        "next_runs": [words.iso(at) for at in one.next_runs],
-        "freshness": None if one.freshness is None else round(one.freshness, 3),
-        "stale_after": one.stale_after,
-        "members": one.members,
-        "rejected": one.rejected,
-        "held_plan": one.held_plan,
-        "paused": one.paused,
-    }
 
 
 def _show(session: Session, found: list[Standing]) -> None:

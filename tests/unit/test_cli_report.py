@@ -10,6 +10,7 @@ import pytest
 
 from sync.cli import app, plan_file, report
 from sync.cli.plan import _exit_code
+from sync.documents import plan_data, report_data
 from sync.engine.report import SyncReport
 from sync.errors import UsageError
 from sync.state.nouns import Counts, Plan, PlanStatus, Verdict, VerdictAnswer
@@ -50,7 +51,7 @@ def session():
 
 
 def test_the_json_of_a_plan_has_the_keys_of_the_contract():
-    data = report.plan_data(SyncReport("vip", "held", plan(), counts=COUNTS, verdicts=(HELD, WARNED)))
+    data = plan_data(SyncReport("vip", "held", plan(), counts=COUNTS, verdicts=(HELD, WARNED)))
 
     contract = "sync status plan digest add update remove unchanged members invalid held"
     assert set(contract.split()) <= set(data)
@@ -62,7 +63,7 @@ def test_the_json_of_a_plan_has_the_keys_of_the_contract():
 
 def test_the_json_of_a_run_has_the_keys_of_the_contract():
     made = SyncReport("vip", "failed", applied=7, retries=2, wall_s=1.23456, code="HG201", error="no", fix="do")
-    data = report.report_data(made)
+    data = report_data(made)
 
     contract = "applied accepted rejected deferred unknown requests retries wall_s run resumed notes"
     assert set(contract.split()) <= set(data)
