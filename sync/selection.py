@@ -10,7 +10,7 @@ from sync.errors import UsageError
 from sync.files import suggest
 from sync.mapping import Cohort, Sync
 
-__all__ = ["Candidate", "pick"]
+__all__ = ["Candidate", "covers", "pick"]
 
 _KINDS = ("name", "tag", "destination", "owner")
 
@@ -34,6 +34,12 @@ class Candidate:
                 return (self.cohort.owner,)
             case _:
                 return (self.sync.name,)
+
+
+def covers(selectors: Iterable[str], candidate: Candidate) -> bool:
+    """Does one of the selectors mean the sync; none mean every sync. Raises `UsageError` for one that is none."""
+    selectors = list(selectors)
+    return not selectors or any(_matches(selector, candidate) for selector in selectors)
 
 
 def pick(
@@ -80,14 +86,24 @@ def _named(name: str, candidates: Sequence[Candidate], disabled: bool) -> list[C
     return found
 
 
-def _selected(selector: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+def _matches(selector: str, candidate: Candidate) -> bool:
+    kind, pattern = _parsed(selector)
+    return any(fnmatchcase(text, pattern) for text in candidate.says(kind))
+
+
+def _parsed(selector: str) -> tuple[str, str]:
     kind, colon, pattern = selector.partition(":")
     if not colon:
         kind, pattern = "name", selector
     if kind not in _KINDS:
         fix = suggest(kind, _KINDS, "Kinds")
         raise UsageError(f"`{selector}` is no selector: unknown kind `{kind}`", code="HG192", fix=fix)
-    found = [c for c in candidates if any(fnmatchcase(text, pattern) for text in c.says(kind))]
+    return kind, pattern
+
+
+def _selected(selector: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+    kind, pattern = _parsed(selector)
+    found = [c for c in candidates if _matches(selector, c)]
     if not found and kind == "name" and not set(pattern) & set("*?["):
         return _named(pattern, candidates, disabled=True)
     return found

@@ -12,12 +12,13 @@ import structlog
 
 from sync.daemon.chores import guarded
 from sync.daemon.clock import Clock
+from sync.documents import report_data
 from sync.engine.job import SyncJob
 from sync.engine.report import SyncReport
 from sync.errors import HeadgateError
 from sync.state.base import State
 from sync.state.holder import alive
-from sync.state.nouns import RunRequest
+from sync.state.nouns import RequestKind, RunRequest
 
 __all__ = ["Ended", "LogObserver", "Runs", "Workers"]
 
@@ -29,6 +30,9 @@ class Runs(Protocol):
 
     def run(self, job: SyncJob) -> SyncReport:
         """Resume, plan, and deliver or hold."""
+
+    def plan(self, job: SyncJob) -> SyncReport:
+        """Make a plan and send nothing."""
 
 
 class LogObserver:
@@ -48,7 +52,7 @@ class LogObserver:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run that a worker made: its report, or the code of the error that left none."""
+    """A run, not a plan, that a worker made: its report, or the code of the error that left none."""
 
     job: SyncJob
     request: RunRequest
@@ -84,7 +88,7 @@ class Workers:
         self._ended.append(whom)
 
     def dispatch(self, pool: ThreadPoolExecutor, stopped: Callable[[], bool]) -> bool:
-        """Hand what is asked for to free workers; one request stands for all of the same sync.
+        """Hand what is asked for to free workers; one request stands for all of the same sync and kind.
 
         Returns whether there is a run that was not seen to end.
         """
@@ -98,14 +102,17 @@ class Workers:
             taken = [r for r in requests if self._state.take_request(name, r.slot)]
             if name not in jobs:
                 log.warning("no_such_sync", sync=name)
+                self._answer(name, taken, None, "HG191")
             elif taken:
-                self._busy[name] = pool.submit(self._work, jobs[name], taken[-1])
+                self._busy[name] = pool.submit(self._work, jobs[name], taken)
         return bool(self._busy)
 
     def _asked(self) -> dict[str, list[RunRequest]]:
         asked: dict[str, list[RunRequest]] = {}
         for request in self._state.requests():
-            asked.setdefault(request.sync, []).append(request)
+            same = asked.setdefault(request.sync, [])
+            if not same or request.kind is same[0].kind:
+                same.append(request)
         return asked
 
     def _free(self, jobs: Mapping[str, SyncJob], name: str) -> bool:
@@ -116,15 +123,25 @@ class Workers:
         accounts = {jobs[other].account for other in self._busy if other in jobs}
         return job.account not in accounts and not alive(self._state.lease(name)) and not self._clock.paused(name)
 
-    def _work(self, job: SyncJob, request: RunRequest) -> None:
+    def _work(self, job: SyncJob, requests: Sequence[RunRequest]) -> None:
         with structlog.contextvars.bound_contextvars(sync=job.name):
-            ended = self._run(job, request)
+            ended = self._run(job, requests[-1])
+            self._answer(job.name, requests, ended.report, ended.code)
+            if ended.request.kind is RequestKind.PLAN:
+                return
             for tell in self._ended:
                 guarded("telling of a run", partial(tell, ended))
 
+    def _answer(self, name: str, requests: Sequence[RunRequest], report: SyncReport | None, code: str) -> None:
+        """Keep what became of requests, for those who wait for it."""
+        failed = {"sync": name, "status": "failed", "error": {"code": code}}
+        data = failed if report is None else report_data(report)
+        guarded("answering", partial(self._state.answer_requests, name, [r.slot for r in requests], data))
+
     def _run(self, job: SyncJob, request: RunRequest) -> Ended:
         try:
-            report = self._runner(request.why, request.actor).run(job)
+            runner = self._runner(request.why, request.actor)
+            report = runner.plan(job) if request.kind is RequestKind.PLAN else runner.run(job)
         except HeadgateError as error:
             log.error("run_failed", code=error.code, why=error.message)
             return Ended(job, request, None, error.code)

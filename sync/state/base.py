@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sync.sdk.nouns import Job, Op, Status
 from sync.state.erasures import Erasure, ErasurePart, ErasureState, Forgotten, Rewrite
@@ -69,8 +70,10 @@ class StateReader(ABC):
         """A plan by its id, or by its digest or any unique prefix of it of at least 6 digits."""
 
     @abstractmethod
-    def plans(self, sync: str | None = None, *statuses: PlanStatus, limit: int = 50) -> list[Plan]:
-        """Plans, newest first; all statuses where none is named."""
+    def plans(
+        self, sync: str | None = None, *statuses: PlanStatus, limit: int = 50, before: str | None = None
+    ) -> list[Plan]:
+        """Plans, newest first, those older than the plan `before`; all statuses where none is named."""
 
     @abstractmethod
     def approvals(self, plan: str) -> list[Approval]:
@@ -81,8 +84,8 @@ class StateReader(ABC):
         """One run."""
 
     @abstractmethod
-    def runs(self, sync: str | None = None, *, limit: int = 20) -> list[Run]:
-        """Runs, newest first."""
+    def runs(self, sync: str | None = None, *, limit: int = 20, before: str | None = None) -> list[Run]:
+        """Runs, newest first, those older than the run `before`."""
 
     @abstractmethod
     def open_run(self, sync: str) -> Run | None:
@@ -126,6 +129,10 @@ class StateReader(ABC):
         """Run requests, oldest first."""
 
     @abstractmethod
+    def request(self, sync: str, slot: str) -> RunRequest | None:
+        """One run request."""
+
+    @abstractmethod
     def last_slot(self, sync: str) -> str | None:
         """The newest slot that was ever asked for."""
 
@@ -158,6 +165,10 @@ class StateReader(ABC):
     @abstractmethod
     def erasures_of(self, digests: Iterable[str]) -> set[str]:
         """The erasures that one of these digests belongs to."""
+
+    @abstractmethod
+    def person(self, actor: str) -> str:
+        """Who stands behind an actor: whoever made the token, for `token:NAME`; else the actor."""
 
     @abstractmethod
     def known_syncs(self) -> list[str]:
@@ -273,6 +284,10 @@ class State(StateReader):
     @abstractmethod
     def take_request(self, sync: str, slot: str) -> bool:
         """Mark a request as taken; False where somebody took it."""
+
+    @abstractmethod
+    def answer_requests(self, sync: str, slots: Iterable[str], report: Mapping[str, Any]) -> None:
+        """Keep what became of requests, and of those taken before them that nobody answered: their daemon died."""
 
     @abstractmethod
     def pause(self, name: str, reason: str | None, events: Sequence[Event] = ()) -> None:

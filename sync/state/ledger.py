@@ -11,15 +11,16 @@ LedgerReader            reads.py      looks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import bindparam, delete, update
+from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 
 from sync.faultpoints import durable, reached
 from sync.state import rows, tables
+from sync.state.access import Access
 from sync.state.database import Database, upsert
 from sync.state.erasing import ErasureLedger
 from sync.state.leases import Record
@@ -61,6 +62,11 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger):
     def path(self) -> Path:
         """The database file."""
         return self._db.path
+
+    @property
+    def access(self) -> Access:
+        """Who may use the API, and what was asked for under a key."""
+        return Access(self._db, self._record)
 
     def check(self, *, thorough: bool = False) -> None:
         """Raises `Corrupt` (HG315) where the file is damaged; see `Database.check`."""
@@ -111,6 +117,16 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger):
         take = update(table).where(table.c.sync == sync, table.c.slot == slot, table.c.taken_at.is_(None))
         with self._db.write() as connection:
             return connection.execute(take.values(taken_at=NOW)).rowcount == 1
+
+    @durable
+    def answer_requests(self, sync: str, slots: Iterable[str], report: Mapping[str, Any]) -> None:
+        """Keep what became of requests, and of those taken before them that nobody answered."""
+        table, names = tables.run_request, list(slots)
+        first = select(func.min(table.c.taken_at)).where(table.c.sync == sync, table.c.slot.in_(names))
+        left = and_(table.c.taken_at < first.scalar_subquery(), table.c.ended_at.is_(None))
+        move = update(table).where(table.c.sync == sync, or_(table.c.slot.in_(names), left))
+        with self._db.write() as connection:
+            connection.execute(move.values(ended_at=NOW, report=rows.to_json(dict(report))))
 
     @durable
     def pause(self, name: str, reason: str | None, events: Sequence[Event] = ()) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "PlanStatus",
     "Refresh",
     "RejectedRecord",
+    "RequestKind",
     "Run",
     "RunRequest",
     "RunStatus",
@@ -344,9 +345,19 @@ class RejectedRecord:
     given_up_at: float | None = None
 
 
+class RequestKind(StrEnum):
+    """What is asked for."""
+
+    RUN = "run"
+    PLAN = "plan"  # make a plan and send nothing
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A wish to run a sync, keyed by its slot so that any number of clocks may tick."""
+    """A wish to run a sync, keyed by its slot so that any number of clocks may tick.
+
+    `report` is what became of it, as `run --json` has it: it may stand for several requests of the sync.
+    """
 
     sync: str
     slot: str
@@ -354,6 +365,9 @@ class RunRequest:
     actor: str
     at: float
     taken_at: float | None = None
+    kind: RequestKind = RequestKind.RUN
+    ended_at: float | None = None
+    report: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,9 @@ class LedgerReader(StateReader):
             row = find_plan(connection, name)
         return None if row is None else rows.plan(row)
 
-    def plans(self, sync: str | None = None, *statuses: PlanStatus, limit: int = 50) -> list[Plan]:
+    def plans(
+        self, sync: str | None = None, *statuses: PlanStatus, limit: int = 50, before: str | None = None
+    ) -> list[Plan]:
         """Plans, newest first."""
         table = tables.plan
         query = select(table).order_by(table.c.seq.desc()).limit(limit)
@@ -162,6 +164,8 @@ class LedgerReader(StateReader):
             query = query.where(table.c.sync == sync)
         if statuses:
             query = query.where(table.c.status.in_([s.value for s in statuses]))
+        if before is not None:
+            query = query.where(table.c.seq < select(table.c.seq).where(table.c.id == before).scalar_subquery())
         return self._all(query, rows.plan)
 
     def approvals(self, plan: str) -> list[Approval]:
@@ -179,9 +183,11 @@ class LedgerReader(StateReader):
         """One run."""
         return self._one(select(tables.run).where(_run.id == id), rows.run)
 
-    def runs(self, sync: str | None = None, *, limit: int = 20) -> list[Run]:
+    def runs(self, sync: str | None = None, *, limit: int = 20, before: str | None = None) -> list[Run]:
         """Runs, newest first."""
         query = select(tables.run).order_by(_run.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(_run.seq < select(_run.seq).where(_run.id == before).scalar_subquery())
         return self._all(query if sync is None else query.where(_run.sync == sync), rows.run)
 
     def open_run(self, sync: str) -> Run | None:
@@ -247,6 +253,18 @@ class LedgerReader(StateReader):
         if sync is not None:
             query = query.where(table.c.sync == sync)
         return self._all(query.where(table.c.taken_at.is_(None)) if open_only else query, rows.request)
+
+    def request(self, sync: str, slot: str) -> RunRequest | None:
+        """One run request."""
+        table = tables.run_request
+        return self._one(select(table).where(table.c.sync == sync, table.c.slot == slot), rows.request)
+
+    def person(self, actor: str) -> str:
+        """Who stands behind an actor."""
+        token = tables.token.c
+        kind, _, name = actor.partition(":")
+        owner = self._scalar(select(token.created_by).where(token.name == name)) if kind == "token" else None
+        return owner or actor
 
     def last_slot(self, sync: str) -> str | None:
         """The newest slot of the schedule that was ever asked for.

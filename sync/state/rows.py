@@ -27,6 +27,7 @@ from sync.state.nouns import (
     PlanStatus,
     Refresh,
     RejectedRecord,
+    RequestKind,
     Run,
     RunRequest,
     RunStatus,
@@ -192,4 +193,7 @@ def rejected(row: AnyRow) -> RejectedRecord:
 @_sound
 def request(row: AnyRow) -> RunRequest:
     """A run request."""
-    return RunRequest(**_fields(row))
+    plain = _fields(row)
+    plain["kind"] = RequestKind(plain["kind"])
+    plain["report"] = json.loads(plain["report"]) if plain["report"] is not None else None
+    return RunRequest(**plain)

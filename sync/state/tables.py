@@ -309,6 +309,35 @@ run_request = Table(
     _text("actor"),
     _time("at"),
     _time("taken_at", nullable=True),
+    _text("kind", server_default="run"),
+    _time("ended_at", nullable=True),
+    _maybe("report"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    _text("id", primary_key=True),
+    _text("name", unique=True),  # also of those that are revoked: the audit log knows them by it
+    _text("hash"),
+    _text("scopes"),
+    _text("syncs"),
+    _time("created_at"),
+    _text("created_by"),
+    _time("expires_at"),
+    _time("used_at", nullable=True),
+    _time("revoked_at", nullable=True),
+)
+
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    _text("token", primary_key=True),
+    _text("key", primary_key=True),
+    _text("digest"),
+    _text("sync"),
+    _text("slot"),
+    _time("at"),
 )
 
 paused = Table("paused", metadata, _text("name", primary_key=True), _text("reason"), _time("since"))

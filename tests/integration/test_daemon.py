@@ -27,7 +27,7 @@ from sync.mapping import Cohort, Sync
 from sync.schedule import slot
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.state.ledger import Ledger, open_ledger
-from sync.state.nouns import Run, RunRequest, RunStatus
+from sync.state.nouns import RequestKind, Run, RunRequest, RunStatus
 from sync.testing.fakes.crm import Crm
 from sync.testing.fakes.server import serve
 
@@ -83,7 +83,13 @@ class Played:
         self._lock = threading.Lock()
 
     def runner(self, trigger: str, actor: str) -> Any:
-        return type("Runner", (), {"run": lambda _, job: self._run(job, trigger)})()
+        return type(
+            "Runner", (), {"run": lambda _, job: self._run(job, trigger), "plan": lambda _, job: self._plan(job)}
+        )()
+
+    def _plan(self, job: SyncJob) -> SyncReport:
+        self.ran.append((job.name, "plan"))
+        return SyncReport(job.name, "ready")
 
     def _run(self, job: SyncJob, trigger: str) -> SyncReport:
         with self._lock:
@@ -209,6 +215,52 @@ def test_many_requests_of_one_sync_are_one_run(ledger):
 
     assert played.names == ["vip"]
     assert ledger.requests() == []
+
+
+def test_whoever_asked_gets_the_report_and_so_do_those_whom_a_dead_daemon_left(ledger):
+    for minute in range(3):
+        ask(ledger, "vip", f"2026-10-01T06:0{minute}:00Z")
+    ledger.take_request("vip", "2026-10-01T06:00:00Z")  # by a daemon that died
+
+    Daemon(lambda: [job("vip")], ledger, Played().runner).once()
+
+    requests = ledger.requests("vip", open_only=False)
+    assert [r.report["status"] for r in requests] == ["completed"] * 3
+    assert all(r.ended_at is not None for r in requests)
+
+
+def test_what_was_taken_later_is_not_answered_by_an_earlier_run(ledger):
+    for minute in range(2):
+        ask(ledger, "vip", f"2026-10-01T06:0{minute}:00Z")
+        ledger.take_request("vip", f"2026-10-01T06:0{minute}:00Z")
+        time.sleep(0.01)
+
+    ledger.answer_requests("vip", ["2026-10-01T06:00:00Z"], {"status": "completed"})
+
+    assert ledger.request("vip", "2026-10-01T06:00:00Z").report == {"status": "completed"}
+    assert ledger.request("vip", "2026-10-01T06:01:00Z").report is None
+
+
+def test_a_plan_that_is_asked_for_is_made_and_no_run_is_told_of(ledger):
+    played, told = Played(), []
+    slots = ["api-1", "api-2", "api-3"]
+    for slot_, kind in zip(slots, [RequestKind.PLAN, RequestKind.RUN, RequestKind.PLAN], strict=True):
+        ledger.request_run(RunRequest("vip", slot_, "api", "token:ci", ledger.now(), kind=kind))
+
+    Daemon(lambda: [job("vip")], ledger, played.runner, ended=[told.append]).once()
+
+    assert played.ran == [("vip", "plan"), ("vip", "api")]
+    assert [one.request.slot for one in told] == ["api-2"]
+    assert [ledger.request("vip", s).report["status"] for s in slots] == ["ready", "completed", "ready"]
+
+
+def test_who_asks_for_a_sync_that_is_gone_is_told(ledger):
+    ask(ledger, "gone")
+
+    Daemon(lambda: [job("vip")], ledger, Played().runner).once()
+
+    (request,) = ledger.requests("gone", open_only=False)
+    assert request.report == {"sync": "gone", "status": "failed", "error": {"code": "HG191"}}
 
 
 def test_two_syncs_of_one_account_do_not_run_at_the_same_time(ledger):
