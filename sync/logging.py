@@ -52,6 +52,7 @@ _PHONE = re.compile(
     r"\+?\(?\d(?:[ ().-]{0,2}\d){7,}(?![\w-])"
 )
 _BASIC = re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
+_TOKEN = re.compile(r"\bhg_([0-9a-f]{8})_[\w-]{20,}")
 _USERINFO = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")
 _NAME = "logger_name"
 _SHORTEST = 4  # of a secret that is looked for everywhere: a shorter one is in every other word
@@ -78,6 +79,7 @@ def redact_text(text: str) -> str:
     """The text without registered secrets, credentials, e-mail addresses and what looks like a phone number."""
     text = hide_secrets(text)
     text = _USERINFO.sub(rf"\1{HIDDEN}@", text)
+    text = _TOKEN.sub(rf"hg_\1_{HIDDEN}", text)
     text = _BASIC.sub(rf"\1 {HIDDEN}", text)
     text = _EMAIL.sub(rf"{HIDDEN}@\1", text)
     return _PHONE.sub(HIDDEN, text)

@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "doctor": "Check the installation, the state and every connection.",
         "destination": "What a destination has: fields, room; make an audience.",
         "connector": "List the connectors, or test one.",
+        "token": "Machines that may use the HTTP API: make, list, revoke.",
         "state": "What is remembered of each sync: show, reset, merge.",
         "schema": "Write JSON Schemas for editors.",
         "version": "Print the version.",

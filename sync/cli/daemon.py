@@ -85,7 +85,8 @@ def files(root: Path) -> tuple[tuple[str, int, int], ...]:
 
 def _load(session: Session) -> list[SyncJob]:
     session.__dict__.pop("project", None)  # read the files anew
-    return session.jobs()
+    options = session.options
+    return session.project.jobs(select=options.select, exclude=options.exclude, disabled=True)
 
 
 def _checkpoint(session: Session) -> None:

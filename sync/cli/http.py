@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sync.address import Address, parse_address
-from sync.errors import UsageError
+from sync.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
@@ -31,11 +31,18 @@ def served(session: Session, clock: Clock, where: Address | None) -> Iterator[No
     if where is None:
         yield
         return
+    if not (where.loopback or session.ledger.access.usable()):
+        raise StateError(
+            f"others could reach {where}, and there is no valid token",
+            code="HG813",
+            fix="make one: headgate token create NAME --scope read; or listen on 127.0.0.1",
+        )
     from sync.web.app import guarded_app
     from sync.web.server import bound, serving
     from sync.web.site import Site
 
     listener = bound(where)
-    site = Site(session.ledger, session.engine, lambda: clock.jobs, session.project.settings.http.hosts)
+    hosts = session.project.settings.http.hosts
+    site = Site(session.ledger, session.ledger.access, session.engine, lambda: clock.jobs, hosts)
     with serving(guarded_app(site), listener):
         yield

@@ -100,9 +100,9 @@ class Workers:
             if not self._free(jobs, name):
                 continue
             taken = [r for r in requests if self._state.take_request(name, r.slot)]
-            if name not in jobs:
+            if name not in jobs or jobs[name].sync.disabled:
                 log.warning("no_such_sync", sync=name)
-                self._answer(name, taken, None, "HG191")
+                self._answer(name, taken, None, "HG191" if name not in jobs else "HG193")
             elif taken:
                 self._busy[name] = pool.submit(self._work, jobs[name], taken)
         return bool(self._busy)

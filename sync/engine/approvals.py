@@ -108,7 +108,7 @@ def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: st
             f"plan {plan.id} is void: {what}", code="HG505", fix=f"make a new one: headgate plan {plan.sync}"
         )
     if decision is not Decision.REJECT:
-        _refuse_person(plan, job, actor)
+        _refuse_person(state, plan, job, actor)
     if decision is Decision.APPROVE_WITHOUT_REMOVALS and job.spec.delivery is Delivery.SNAPSHOT:
         raise DecisionError(
             f"plan {plan.id} cannot keep its removals: {plan.destination} takes whole audiences, "
@@ -121,18 +121,27 @@ def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: st
     return state.decide(approval, [Event(actor, f"plan.{decision}", plan.id, data)])
 
 
-def _refuse_person(plan: Plan, job: SyncJob, actor: str) -> None:
+def _refuse_person(state: StateReader, plan: Plan, job: SyncJob, actor: str) -> None:
+    """Raise `DecisionError` where this person may not approve. A token is one more hand of whoever made it."""
     allowed = job.guardrails.approvers
-    person = actor.casefold()
-    if allowed and person not in {name.casefold() for name in allowed}:
+    person = state.person(actor).casefold()
+    if allowed and actor.casefold() not in {name.casefold() for name in allowed}:
         raise DecisionError(
             f"{actor} may not approve plans of '{plan.sync}'",
             code="HG506",
             fix=f"ask one of {', '.join(sorted(allowed))}",
         )
-    if job.guardrails.four_eyes and plan.author and person == plan.author.casefold():
+    if job.guardrails.four_eyes and plan.author and plan.author.casefold() in (actor.casefold(), person):
         raise DecisionError(
             f"{actor} last changed the mapping of '{plan.sync}', and four eyes are asked for",
             code="HG507",
             fix="ask somebody else to approve",
+        )
+    others = [a.actor for a in state.approvals(plan.id) if a.actor != actor]
+    same = next((other for other in others if state.person(other).casefold() == person), None)
+    if same is not None:
+        raise DecisionError(
+            f"{actor} and {same}, who decided on plan {plan.id} already, are one person",
+            code="HG507",
+            fix=f"it needs {plan.needs} different persons; ask somebody else",
         )

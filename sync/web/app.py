@@ -1,17 +1,28 @@
-"""Puts the served pages together."""
+"""Puts the served pages together, and describes the API."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
+from sync.web import plans, runs, syncs
+from sync.web.callers import Failures
 from sync.web.guard import App, Guard
-from sync.web.problems import Problem, add_handlers
+from sync.web.problems import MEDIA_TYPE, Problem, add_handlers
 from sync.web.site import Site
 
-__all__ = ["API", "guarded_app", "make_app"]
+__all__ = ["API", "describe", "guarded_app", "make_app"]
 
 API = "/api/v1"
+
+_ABOUT = """\
+Look at syncs, runs and plans; ask for runs and plans; decide on held plans.
+
+Every request needs a token (`headgate token create`): `Authorization: Bearer hg_...`. Every refusal is a problem \
+document (RFC 9457) with a code that `headgate explain` knows.
+"""
 
 
 class Alive(BaseModel):
@@ -22,19 +33,9 @@ class Alive(BaseModel):
 
 def make_app(site: Site) -> FastAPI:
     """The pages of a site, without their guard."""
-    app = FastAPI(
-        title="Headgate",
-        version="1",
-        description="The API of the Headgate daemon.",
-        openapi_url=f"{API}/openapi.json",
-        docs_url=None,  # its page loads scripts from elsewhere
-        redoc_url=None,
-        redirect_slashes=False,
-        responses={"default": {"model": Problem, "description": "Refused."}},
-    )
+    app = _app()
     app.state.site = site
-    add_handlers(app)
-    app.include_router(_health())
+    app.state.failures = Failures()
     return app
 
 
@@ -43,10 +44,46 @@ def guarded_app(site: Site) -> App:
     return Guard(make_app(site), site.hosts)
 
 
-def _health() -> APIRouter:
-    router = APIRouter(tags=["health"])
+def describe() -> dict[str, Any]:
+    """The API's description (OpenAPI 3.1), as it is served."""
+    return _app().openapi()
 
-    @router.get("/healthz", summary="Is the process alive")
+
+def _app() -> FastAPI:
+    app = _Described(
+        title="Headgate",
+        version="1",
+        description=_ABOUT,
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    add_handlers(app)
+    app.include_router(_health())
+    refusal = {"model": Problem, "description": "Refused: a problem document."}
+    for router in (syncs.router, runs.router, plans.router):
+        app.include_router(router, prefix=API, responses={"default": refusal})
+    return app
+
+
+class _Described(FastAPI):
+    """Describes refusals with the media type that they have."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            made = super().openapi()
+            for operation in (one for path in made["paths"].values() for one in path.values()):
+                content = operation["responses"]["default"]["content"]
+                content[MEDIA_TYPE] = content.pop("application/json")
+        return super().openapi()
+
+
+def _health() -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
     def healthz() -> Alive:
         return Alive()
 

@@ -50,7 +50,7 @@ class Refused(HeadgateError):
         self.status, self.errors, self.headers = status, errors, headers
 
 
-_OF_CODE = {"HG191": 404, "HG501": 404, "HG506": 403, "HG507": 403, "HG504": 422, "HG508": 422}
+_OF_CODE = {"HG191": 404, "HG501": 404, "HG506": 403, "HG507": 403, "HG504": 422, "HG508": 422, "HG807": 422}
 
 
 def status_of(error: HeadgateError) -> int:

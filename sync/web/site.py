@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sync.engine.job import EngineSettings, SyncJob
+from sync.state.access import Access
 from sync.state.base import State
 
 __all__ = ["Site"]
@@ -19,6 +20,7 @@ class Site:
     """
 
     state: State
+    access: Access
     engine: EngineSettings
     jobs: Callable[[], Mapping[str, SyncJob]]
     hosts: tuple[str, ...] = ()

@@ -206,3 +206,23 @@ def test_a_rejected_plan_made_again_from_the_same_inputs_waits_again(bench: Benc
     approve(bench, plan, decision=Decision.REJECT)
     again = held(bench, expires_at=replace(plan).expires_at + 60)
     assert approve(bench, again).status is PlanStatus.APPROVED
+
+
+def test_a_token_is_one_more_hand_of_whoever_made_it(bench: Bench) -> None:
+    for name in ("ci", "other"):
+        bench.ledger.access.create(name, ["approve"], ttl=60, actor="Ann@acme")
+    plan = held(bench, needs=2)
+
+    assert approve(bench, plan, "token:ci").status is PlanStatus.HELD
+    for actor in ("token:other", "ann@acme"):
+        error = refused(bench, plan, actor)
+        assert error.code == "HG507"
+        assert "are one person" in error.message
+    assert approve(bench, plan, "bob@acme").status is PlanStatus.APPROVED
+
+
+def test_whoever_changed_the_mapping_may_not_approve_by_a_token_either(bench: Bench) -> None:
+    bench.ledger.access.create("ci", ["approve"], ttl=60, actor="ann@acme")
+    bench.job = replace(bench.job, guardrails=GuardrailLimits(four_eyes=True))
+
+    assert refused(bench, held(bench, author="ann@acme"), "token:ci").code == "HG507"

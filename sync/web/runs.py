@@ -1,0 +1,36 @@
+"""`/runs`: what ran, and what became of it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from sync.state.nouns import Run
+from sync.web.callers import Reads
+from sync.web.pages import page
+from sync.web.problems import Refused
+from sync.web.shapes import Cursor, Id, Limit, RunPage, RunView, SyncFilter
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+
+@router.get("", summary="List runs")
+def list_runs(caller: Reads, sync: SyncFilter = None, limit: Limit = 50, before: Cursor = None) -> RunPage:
+    """Newest first."""
+    state = caller.site.state
+
+    def some(cursor: str | None) -> list[Run]:
+        return state.runs(sync, limit=limit, before=cursor)
+
+    found, following = page(some, lambda run: caller.sees(run.sync), limit, before)
+    return RunPage(items=[RunView.of(run) for run in found], next=following)
+
+
+@router.get("/{id}", summary="One run")
+def get_run(caller: Reads, id: Id) -> RunView:
+    """Its status and counts."""
+    run = caller.site.state.run(id)
+    if run is None or not caller.sees(run.sync):
+        raise Refused(404, "HG806", "there is no such run")
+    return RunView.of(run)
