@@ -40,6 +40,10 @@ bench *args:
 connectors:
     uv run --group dev python -m sync.testing.table --figures
 
+# docs/reference/api.openapi.json: what the API is
+api:
+    uv run --group dev python -m sync.web.describe > docs/reference/api.openapi.json
+
 # see it work
 demo:
     uv run headgate demo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sync.cli.app import run
 from sync.state.nouns import RunRequest
 from sync.web.callers import Failures
+from sync.web.describe import text
 from tests.acceptance.faults import poison_records
 from tests.acceptance.sink import Sink, running
 from tests.web.conftest import SYNC, Api, Client, served
@@ -293,9 +295,7 @@ def test_every_address_needs_a_token_with_its_scope(api: Api) -> None:
         refused(nobody.http.request(method, path, json=sent), 401, "HG804")
 
 
-@pytest.mark.parametrize(
-    "given", ["", "Bearer", "Bearer hg_x", "Basic aGc6eA==", "hg_1234", "Bearer é"]
-)
+@pytest.mark.parametrize("given", ["", "Bearer", "Bearer hg_x", "Basic aGc6eA==", "hg_1234", "Bearer é"])
 def test_what_is_no_token_is_refused_without_saying_why(api: Api, given: str) -> None:
     header = {"Authorization": given.encode()}
     answer = api.client().http.get("/syncs", headers=header)
@@ -382,13 +382,20 @@ def test_what_does_not_fit_is_named_and_never_quoted(shared: Api, path: str, bod
 
 def test_no_token_and_no_person_is_in_the_log(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
     client = api.client(*EVERYTHING)
-    text = client.http.headers["Authorization"].removeprefix("Bearer ")
+    token = client.http.headers["Authorization"].removeprefix("Bearer ")
     plan = held(api, client)
     client.post(f"/plans/{plan['plan']}/samples", {"reason": "a complaint"})
-    api.clients.append(Client(api.url, text[:-1] + "?"))
+    api.clients.append(Client(api.url, token[:-1] + "?"))
     api.clients[-1].get("/syncs")
 
     log = "".join(capfd.readouterr())
     assert "token_refused" in log
-    assert text[12:-1] not in log
+    assert token[12:-1] not in log
     assert "@mail.example" not in log
+
+
+def test_the_committed_description_is_what_is_served(shared: Api) -> None:
+    file = Path(__file__).parents[2] / "docs" / "reference" / "api.openapi.json"
+
+    assert file.read_text() == text(), "python -m sync.web.describe > docs/reference/api.openapi.json"
+    assert shared.client().get("/openapi.json").json() == json.loads(file.read_text())
