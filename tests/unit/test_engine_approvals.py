@@ -223,6 +223,6 @@ def test_a_token_is_one_more_hand_of_whoever_made_it(bench: Bench) -> None:
 
 def test_whoever_changed_the_mapping_may_not_approve_by_a_token_either(bench: Bench) -> None:
     bench.ledger.access.create("ci", ["approve"], ttl=60, actor="ann@acme")
-    bench.job = replace(bench.job, guardrails=GuardrailLimits(four_eyes=True))
+    bench.guardrails = GuardrailLimits(four_eyes=True)
 
     assert refused(bench, held(bench, author="ann@acme"), "token:ci").code == "HG507"
