@@ -18,7 +18,15 @@ from sync.sdk.nouns import Delivery, Field, ObjectSpec, Op
 from sync.settings import Settings
 from sync.sources.base import Column
 
-__all__ = ["Known", "MappingFile", "check_duplicates", "check_file", "check_sync_columns", "spec_of"]
+__all__ = [
+    "Known",
+    "MappingFile",
+    "check_alerting",
+    "check_duplicates",
+    "check_file",
+    "check_sync_columns",
+    "spec_of",
+]
 
 _NEEDS = {
     Mode.MIRROR: frozenset({Op.ADD, Op.REMOVE}),
@@ -238,10 +246,22 @@ def _check_rules(document: Document, where: Location, sync: Sync, known: Known) 
     yield from _check_approvers(document, where, sync, settings)
     if sync.schedule is not None:
         yield from _check_schedule(document, (*where, "schedule"), sync.schedule)
-    if sync.alerts:
-        message = "alerts are checked, but this version does not send them"
-        fix = "Watch `headgate status --json` instead."
-        yield document.problem((*where, "alerts"), "HG129", message, fix, key=True, warning=True)
+    for number, alert in enumerate(sync.alerts):
+        for index, name in enumerate(alert.to):
+            if name not in settings.alerts:
+                yield document.problem((*where, "alerts", number, "to", index), *_no_notifier(name, settings))
+
+
+def check_alerting(settings: Settings) -> Iterator[Problem]:
+    """Whom config.toml wants to be told of every sync."""
+    for index, name in enumerate(settings.alerting.to):
+        if name not in settings.alerts:
+            yield settings.places.problem(("alerting", "to", index), *_no_notifier(name, settings))
+
+
+def _no_notifier(name: str, settings: Settings) -> tuple[str, str, str]:
+    fix = suggest(name, settings.alerts, "Configured") or f"Add [alerts.{name}] to config.toml, with its `url`."
+    return "HG129", f"there is no notifier `{name}`", fix
 
 
 def _check_approvers(document: Document, where: Location, sync: Sync, settings: Settings) -> Iterator[Problem]:

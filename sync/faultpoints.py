@@ -54,6 +54,10 @@ WRITES = (
     "unquote",
     "end_erasure",
     "remember_again",
+    "change_alert",
+    "claim_messages",
+    "end_messages",
+    "mute",
 )
 """The ledger's writes: each has a point `NAME.before` its transaction and one `NAME.after` the commit."""
 
@@ -80,6 +84,7 @@ POINTS: dict[str, str] = {
     "request.leaving": "the guard let the request go, and no byte of it left",
     "request.answered": "the destination answered, and the answer is not kept",
     "poll.answered": "the platform told how far a job is, and that is not kept",
+    "message.sent": "a notifier took a message, and the ledger does not know",
     "checkpoint.key": "the signing key is made and not pinned in the second place",
     "checkpoint.pinned": "it is pinned there, and has no name",
     "checkpoint.signed": "a checkpoint is signed and in neither place",

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from sync.conditions import Condition
 from sync.durations import check_rate, parse_duration
 from sync.sdk.nouns import Op
 
@@ -242,10 +243,10 @@ class DeliveryRules(Model):
 
 
 class Alert(Model):
-    """Whom to tell of what."""
+    """Whom to tell of what, besides those whom config.toml has told of every sync."""
 
-    on: tuple[Literal["failed", "held", "stale", "rejected", "recovered"], ...]
-    to: tuple[str, ...]
+    on: tuple[Condition, ...] = Field(min_length=1)
+    to: tuple[str, ...] = Field(min_length=1)  # names of [alerts.NAME] in config.toml
 
 
 class Sync(Model):

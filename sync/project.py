@@ -17,6 +17,7 @@ from sync.bindings import BoundDestination, BoundSource, bind_destinations, bind
 from sync.checks import (
     Known,
     MappingFile,
+    check_alerting,
     check_described,
     check_duplicates,
     check_file,
@@ -25,7 +26,7 @@ from sync.checks import (
 )
 from sync.engine.job import LogTarget, SyncJob, place_of
 from sync.errors import HeadgateError, Problem, ProjectError, UsageError
-from sync.files import Unreadable, read_yaml
+from sync.files import Location, Unreadable, read_yaml
 from sync.limits import guardrail_limits, tightened
 from sync.mapping import Cohort, FieldMapping, Mapping, Sync
 from sync.schema import schemas
@@ -152,15 +153,21 @@ class Project:
             read_keys(self.settings.state_keys(), self.root)
         except SecretError as error:
             yield self.settings.places.problem(("state",), error.code, error.message, error.fix, warning=True)
+        for location, reference in self.references():
+            try:
+                resolve(parse(reference), self.root)
+            except SecretError as error:
+                yield self.settings.places.problem(location, error.code, error.message, error.fix, warning=True)
+
+    def references(self) -> Iterator[tuple[Location, str]]:
+        """Where a secret is referred to, and how."""
         for name, destination in self.destinations.items():
             for way, reference in destination.secrets():
-                try:
-                    resolve(parse(reference), self.root)
-                except SecretError as error:
-                    location = ("destinations", name, *way)
-                    yield self.settings.places.problem(
-                        location, error.code, error.message, error.fix, warning=True
-                    )
+                yield ("destinations", name, *way), reference
+        for name, notifier in self.settings.alerts.items():
+            yield ("alerts", name, "url"), notifier.url
+        if self.settings.alerting.dead_man_url is not None:
+            yield ("alerting", "dead_man_url"), self.settings.alerting.dead_man_url
 
 
 def _log_target(source: BoundSource) -> LogTarget | None:
@@ -214,6 +221,7 @@ def examine(root: Path) -> tuple[Project | None, list[Problem]]:
     for file in files:
         found += check_file(file, known)
     found += check_duplicates(files)
+    found += check_alerting(settings)
     warnings = tuple(problem for problem in found if problem.warning)
     return Project(root, settings, tuple(files), destinations, sources, warnings), found
 

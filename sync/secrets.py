@@ -6,13 +6,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import AfterValidator, SecretStr, Strict
 
 from sync.errors import HeadgateError
 from sync.files import nearest
 
-__all__ = ["FORMS", "Reference", "SecretError", "parse", "resolve"]
+__all__ = ["FORMS", "Reference", "SecretError", "SecretReference", "parse", "resolve"]
 
 FORMS = "`env:NAME`, `file:/run/secrets/name` or `keyring:service/user`"
 _MAX_BYTES = 64 * 1024
@@ -56,6 +57,27 @@ def parse(text: str) -> Reference:
     if kind == "file" and (not target or "\0" in target or "\n" in target):
         raise SecretError("`file:` needs a path", code="HG152", fix="Write `file:/run/secrets/name`.")
     return Reference(kind, target)
+
+
+class _NoReference(ValueError):
+    """A reference is malformed; says how to write one."""
+
+    def __init__(self, error: SecretError) -> None:
+        super().__init__(error.message)
+        self.code = error.code
+        self.fix = error.fix
+
+
+def _checked(text: str) -> str:
+    try:
+        parse(text)
+    except SecretError as error:
+        raise _NoReference(error) from None
+    return text
+
+
+SecretReference = Annotated[str, Strict(), AfterValidator(_checked)]
+"""Where a secret is kept: `env:NAME`, `file:PATH` or `keyring:service/user`; never the secret itself."""
 
 
 def resolve(reference: Reference, root: Path) -> SecretStr:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import (
@@ -23,20 +23,24 @@ from pydantic_settings import (
 )
 
 from sync.address import ListenAddress
+from sync.conditions import CONDITIONS, Condition
 from sync.engine.job import DeliverySettings, EngineSettings
 from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest
 from sync.mapping import Approve, DeliveryRules, Duration, Percent
 from sync.paths import UsablePath
 from sync.sdk.nouns import Op
-from sync.state_keys import KeyReference, read_keys
+from sync.secrets import SecretReference
+from sync.state_keys import read_keys
 from sync.validation import children, problems
 
 __all__ = [
     "CONFIG",
+    "AlertingSettings",
     "ConfigPlaces",
     "DestinationSettings",
     "GuardrailSettings",
+    "NotifierSettings",
     "Settings",
     "SourceSettings",
     "load_settings",
@@ -64,10 +68,10 @@ class StateSettings(Section):
     busy_timeout: Seconds = Field(
         30.0, description="How long another process's writing to the ledger is waited for."
     )
-    key: KeyReference | None = Field(
+    key: SecretReference | None = Field(
         None, description="Where the key is that encrypts members, plans and rejected records: base64 of 32 bytes."
     )
-    previous_keys: tuple[KeyReference, ...] = Field(
+    previous_keys: tuple[SecretReference, ...] = Field(
         (), description="Where the keys are that encrypted older files; they are only read with."
     )
 
@@ -146,6 +150,29 @@ class PeopleSettings(Section):
     groups: dict[str, tuple[str, ...]] = {}
 
 
+class NotifierSettings(Section):
+    """`[alerts.NAME]`: where messages go."""
+
+    url: SecretReference = Field(description="Where the address is, as apprise writes it: it has the token in it.")
+    format: Literal["text", "markdown"] = Field("text", description="How messages are written.")
+
+
+class AlertingSettings(Section):
+    """What people are told of, whichever sync it is; a mapping's `alerts` tell more people."""
+
+    to: tuple[str, ...] = Field((), description="The [alerts.NAME] that are told of every sync.")
+    on: tuple[Condition, ...] = Field(CONDITIONS, description="What they are told of; what ends is told, too.")
+    max_rejected: int = Field(100, ge=0, description="More refused or unknown records of a sync are told.")
+    max_rejected_pct: Percent = Field(5.0, description="The same, as a share of its members.")
+    late_after: Seconds = Field(3600.0, description="A run that has not ended so long after it was due is late.")
+    repeat_after: Seconds | None = Field(None, description="What is still wrong is told again after this.")
+    flapping: int = Field(6, ge=2, description="What changes more often in an hour is told once, and summed up.")
+    dead_man_url: SecretReference | None = Field(
+        None, description="Where the address is that the daemon asks for while it works: who watches it tells."
+    )
+    dead_man_every: Seconds = Field(60.0, description="How often it asks.")
+
+
 class _Typed(Section):
     """A table with a `type` and options that the type's own model checks."""
 
@@ -213,6 +240,8 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     http: HttpSettings = HttpSettings()
     people: PeopleSettings = PeopleSettings()
+    alerts: dict[str, NotifierSettings] = {}
+    alerting: AlertingSettings = AlertingSettings()
     sources: dict[str, SourceSettings] = {}
     destinations: dict[str, DestinationSettings] = {}
 

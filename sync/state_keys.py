@@ -6,37 +6,13 @@ import base64
 import binascii
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import AfterValidator, Strict
 
 from sync.logging import register_secret
 from sync.secrets import SecretError, parse, resolve
 
-__all__ = ["KeyReference", "read_keys"]
+__all__ = ["read_keys"]
 
 _BYTES = (16, 24, 32)
-
-
-class _NoReference(ValueError):
-    """A reference is malformed; says how to write one."""
-
-    def __init__(self, error: SecretError) -> None:
-        super().__init__(error.message)
-        self.code = error.code
-        self.fix = error.fix
-
-
-def _checked(text: str) -> str:
-    try:
-        parse(text)
-    except SecretError as error:
-        raise _NoReference(error) from None
-    return text
-
-
-KeyReference = Annotated[str, Strict(), AfterValidator(_checked)]
-"""Where a key is kept: `env:NAME`, `file:PATH` or `keyring:service/user`; never the key itself."""
 
 
 def read_keys(references: Sequence[tuple[str, str]], root: Path) -> tuple[bytes, ...]:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "Health, activity and figures of every sync.",
         "rejected": "Records a destination refused: list, show, retry, give up.",
+        "alert": "What is wrong and who was told; mute, test.",
         "person": "Where one person is known; forget them everywhere.",
         "audit": "Who did what and why: search, verify, export.",
         "explain": "What a code or a guardrail means, and what to do.",

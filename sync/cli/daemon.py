@@ -17,6 +17,7 @@ from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.run import finish
 from sync.cli.signals import draining
+from sync.cli.telling import telling
 
 if TYPE_CHECKING:
     from sync.engine.job import SyncJob
@@ -49,20 +50,21 @@ def command(options: Options, workers: int, once: bool, listen: str | None) -> i
             return Runner(session.ledger, session.engine, actor=actor, trigger=trigger, **shared)
 
         session.ledger.check()
-        daemon = Daemon(
-            lambda: _load(session),
-            session.ledger,
-            runner,
-            stop=stop,
-            workers=workers,
-            watch=lambda: files(session.root),
-            chores=[Chore("audit checkpoint", 60, lambda: _checkpoint(session))],
-        )
-        if once:
-            return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
-        with http.served(session, daemon.clock, http.address(session, listen)):
-            daemon.serve()
-        return 0
+        with telling(session, lambda: daemon.clock.ticking, once=once) as told:
+            daemon = Daemon(
+                lambda: _load(session),
+                session.ledger,
+                runner,
+                stop=stop,
+                workers=workers,
+                watch=lambda: files(session.root),
+                chores=[Chore("audit checkpoint", 60, lambda: _checkpoint(session)), *told],
+            )
+            if once:
+                return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
+            with http.served(session, daemon.clock, http.address(session, listen)):
+                daemon.serve()
+            return 0
 
 
 @contextmanager

@@ -22,8 +22,10 @@ from sync.cli.room import rooms
 from sync.errors import HeadgateError
 
 if TYPE_CHECKING:
+    from sync.alerts.notifier import Notifier
     from sync.engine.job import SyncJob
     from sync.project import Project
+    from sync.state.alerts import AlertMessage
 
 _LOW_DISK = 1 << 30
 
@@ -53,6 +55,7 @@ def command(options: Options, offline: bool) -> int:
             checks += [] if offline else [*_connections(session)]
             checks += [*_logs(session)]
             checks += [*_room(session)]
+            checks += [*_notifiers(session)]
         code = 0 if all(c.ok for c in checks) else 1
         if options.json:
             output.document("doctor", ok=code == 0, checks=[asdict(c) for c in checks], exit_code=code)
@@ -227,6 +230,30 @@ def _logs(session: Session) -> Iterator[Check]:
         elif job is not None and job.log is not None:
             message = "up to date" if mark.places else "the first run begins it"
             yield Check(f"sync log {name}", True, f"{message}, in {job.log.source}, {job.log.schema}")
+
+
+def _notifiers(session: Session) -> Iterator[Check]:
+    """Can each message be sent, and was it; no message is sent for this."""
+    settings = session.project.settings
+    if not settings.alerts:
+        return
+    from sync.alerts.notifier import Notifier
+
+    waiting: dict[str, AlertMessage] = {}
+    for message in session.ledger.messages(waiting=True):
+        waiting.setdefault(message.target, message)
+    for name, one in settings.alerts.items():
+        notifier, oldest = Notifier(name, one, session.root), waiting.get(name)
+        if oldest is not None and oldest.problem:
+            why = f"{oldest.problem}; {words.several(oldest.attempts, 'attempt')} so far"
+            yield Check(f"alerts {name}", True, why, session.command(f"alert test {name}"), warning=True)
+        else:
+            yield _guard(f"alerts {name}", partial(_notifier, notifier))
+
+
+def _notifier(notifier: Notifier) -> Check:
+    notifier.check()
+    return Check(f"alerts {notifier.name}", True, "its address is there, and apprise knows it")
 
 
 def _source(job: SyncJob) -> Check:

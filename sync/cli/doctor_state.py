@@ -24,7 +24,7 @@ def loose(folder: Path) -> list[Path]:
 def loose_secrets(project: Project) -> list[Path]:
     """Files that hold a secret and that others may read: those that `file:` references name."""
     references = [reference for _, reference in project.settings.state_keys()]
-    references += [r for destination in project.destinations.values() for _, r in destination.secrets()]
+    references += [reference for _, reference in project.references()]
     references += [r for source in project.sources.values() for r in _texts(source.settings.options)]
     paths = {
         project.root / Path(r.removeprefix("file:")).expanduser() for r in references if r.startswith("file:")

@@ -32,6 +32,7 @@ log = structlog.get_logger("headgate.daemon")
 
 _LOOK_BACK = timedelta(days=31)  # slots missed longer ago than this are not looked for
 _STEP_S = 2.0
+_OVERLOOKED = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,17 @@ class Clock:
     def scheduled(self) -> int:
         """How many of them have a schedule."""
         return len(self._timed)
+
+    @property
+    def ticking(self) -> bool:
+        """Does it tick: its thread lives, and no slot was overlooked for a minute."""
+        scheduler, edge = self._scheduler, datetime.now(UTC) - _OVERLOOKED
+        if scheduler is None or not scheduler.running or not scheduler._thread.is_alive():
+            return False
+        with self._lock:
+            timed = list(self._timed.values())
+        due = (item.trigger.next_after(item.since) for item in timed)
+        return all(at is None or at > edge for at in due)
 
     def start(self) -> None:
         """Read the files and tick from now on. Raises `ProjectError`."""

@@ -5,7 +5,8 @@ LedgerReader            reads.py      looks
    ├─ PlanLedger        planning.py   refreshes, plans, decisions
    ├─ RunLedger         sending.py    runs, batches, attempts
    ├─ SettleLedger      settling.py   the end of a run
-   └─ ErasureLedger     erasing.py    people who are forgotten
+   ├─ ErasureLedger     erasing.py    people who are forgotten
+   └─ AlertLedger       alerting.py   alerts, and the messages that tell of them
       Ledger            here: all of it, and the small things
 """
 
@@ -21,6 +22,7 @@ from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 from sync.faultpoints import durable, reached
 from sync.state import rows, tables
 from sync.state.access import Access
+from sync.state.alerting import AlertLedger
 from sync.state.database import Database, upsert
 from sync.state.erasing import ErasureLedger
 from sync.state.leases import Record
@@ -55,7 +57,7 @@ def open_ledger(path: Path, *, record: Record | None = None, busy_timeout: float
     return Ledger(database, record)
 
 
-class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger):
+class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger):
     """The whole of `State` on one database; any number of threads may call it."""
 
     @property

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import orjson
 from sqlalchemy import Row
 
+from sync.conditions import Condition
 from sync.errors import Corrupt
 from sync.sdk.nouns import Job, Op, Receipt, Status
+from sync.state.alerts import Alert, AlertMessage, MessageKind
 from sync.state.nouns import (
     Approval,
     Attempt,
@@ -197,3 +199,20 @@ def request(row: AnyRow) -> RunRequest:
     plain["kind"] = RequestKind(plain["kind"])
     plain["report"] = json.loads(plain["report"]) if plain["report"] is not None else None
     return RunRequest(**plain)
+
+
+@_sound
+def alert(row: AnyRow) -> Alert:
+    """One alert."""
+    own = {name: getattr(row, name) for name in _names(Alert)}
+    read = {"condition": Condition(row.condition), "facts": json.loads(row.facts)}
+    lists = {"told": tuple(json.loads(row.told)), "changes": tuple(json.loads(row.changes))}
+    return Alert(**own | read | lists)
+
+
+@_sound
+def alert_message(row: AnyRow) -> AlertMessage:
+    """One message."""
+    own = {name: getattr(row, name) for name in _names(AlertMessage)}
+    read = {"condition": Condition(row.condition), "kind": MessageKind(row.kind)}
+    return AlertMessage(**own | read | {"facts": json.loads(row.facts)})

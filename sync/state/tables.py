@@ -383,6 +383,56 @@ forgotten = Table(
     _text("secret"),
 )
 
+alert = Table(
+    "alert",
+    metadata,
+    _text("subject", primary_key=True),
+    _text("condition", primary_key=True),
+    _count("number"),
+    _flag("open"),
+    _time("since"),
+    _text("told"),
+    _time("told_at"),
+    _flag("flapping"),
+    _text("changes"),
+    _text("facts"),
+)
+
+alert_message = Table(
+    "alert_message",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    _text("id"),
+    _text("target"),
+    _text("subject"),
+    _text("condition"),
+    _text("kind"),
+    _time("at"),
+    _time("since"),
+    _text("facts"),
+    _count("attempts"),
+    _text("problem"),
+    _time("sent_at", nullable=True),
+    _time("gave_up_at", nullable=True),
+    _time("next_at"),  # not tried before, by the steady clock
+    _text("claimed_by"),
+    _time("claimed_until"),  # by the steady clock
+    UniqueConstraint("id", "target"),
+)
+_WAITING = alert_message.c.sent_at.is_(None) & alert_message.c.gave_up_at.is_(None)
+Index("ix_alert_message_target", alert_message.c.target, sqlite_where=_WAITING, postgresql_where=_WAITING)
+
+alert_mute = Table(
+    "alert_mute",
+    metadata,
+    _text("subject", primary_key=True),
+    _text("condition", primary_key=True),
+    _time("until"),
+    _text("reason"),
+    _text("actor"),
+    _time("at"),
+)
+
 audit_event = Table(
     "audit_event",
     metadata,

@@ -1,0 +1,1 @@
+"""Telling people: what is wrong with a sync, that it is over, and that the daemon works at all."""

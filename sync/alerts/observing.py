@@ -1,0 +1,217 @@
+"""What is wrong now, read from the ledger: so that runs of the command line count, and a crash loses nothing."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sync.alerts.deciding import Observed
+from sync.alerts.routes import Routes, routes
+from sync.conditions import Condition
+from sync.engine.guardrails import HOLDS
+from sync.engine.job import SyncJob
+from sync.engine.pauses import destination_name, pause_of
+from sync.errors import AuthError
+from sync.mapping import Cohort
+from sync.schedule import slot_time
+from sync.settings import AlertingSettings
+from sync.state.alerts import Alert
+from sync.state.ledger import Ledger
+from sync.state.nouns import Plan, PlanStatus, Refresh, Run, RunStatus
+
+__all__ = ["cohort_name", "observe"]
+
+_USUAL = 7  # accepted refreshes whose median is what is usual
+_BAD = (RunStatus.FAILED, RunStatus.STOPPED)
+_GOOD = (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS)
+
+
+def cohort_name(cohort: str) -> str:
+    """The subject of a cohort's alerts."""
+    return f"cohort:{cohort}"
+
+
+def observe(
+    ledger: Ledger, jobs: Iterable[SyncJob], alerting: AlertingSettings, known: Sequence[Alert] = ()
+) -> list[Observed]:
+    """Every condition that is open, and of those `known` that are not any more.
+
+    A sync that is paused, or whose destination is, is not looked at: its alerts stay as they are.
+    """
+    look = _Look(ledger, [job for job in jobs if not job.sync.disabled], alerting)
+    seen = {(one.subject, one.condition): one for one in look.all()}
+    for alert in known:
+        here = (alert.subject, alert.condition)
+        if here not in seen and (alert.open or alert.told) and alert.subject not in look.resting:
+            seen[here] = Observed(alert.subject, alert.condition, False, {"gone": True})
+    return list(seen.values())
+
+
+class _Look:
+    """One look at everything; `resting` has the subjects that only paused syncs have to do with."""
+
+    def __init__(self, ledger: Ledger, jobs: Sequence[SyncJob], alerting: AlertingSettings) -> None:
+        self.ledger, self.alerting, self.now = ledger, alerting, ledger.now()
+        paused = ledger.paused()
+        self.jobs = [j for j in jobs if pause_of(paused, j.name, j.destination) is None]
+        self.routes = {job.name: routes(alerting, job.sync) for job in self.jobs}
+        self.runs = {job.name: ledger.ended_run(job.name) for job in self.jobs}
+        self.resting = _subjects(jobs) - _subjects(self.jobs)
+        self.locked_out: frozenset[str] = frozenset()
+
+    def all(self) -> Iterator[Observed]:
+        """Of every subject, its conditions: open or not."""
+        for destination, jobs in _grouped(self.jobs, lambda job: job.destination).items():
+            yield self._auth(destination, jobs)
+        for job in self.jobs:
+            yield self._failed(job)
+            yield self._held(job)
+            yield self._rejected(job)
+            yield self._late(job)
+        for jobs in _grouped(self.jobs, lambda job: job.cohort.name).values():
+            yield from self._cohort(jobs)
+
+    def _seen(
+        self, subject: str, condition: Condition, jobs: Sequence[SyncJob], facts: Mapping[str, Any] | None
+    ) -> Observed:
+        of: list[Routes] = [self.routes[job.name] for job in jobs]
+        return Observed(
+            subject,
+            condition,
+            facts is not None,
+            facts or {},
+            frozenset().union(*(r[condition] for r in of)),
+            frozenset().union(*(r[Condition.RECOVERED] for r in of)),
+        )
+
+    def _of_sync(self, condition: Condition, job: SyncJob, facts: dict[str, Any] | None) -> Observed:
+        names = {"title": job.cohort.title or job.cohort.name, "destination": job.destination}
+        return self._seen(job.name, condition, [job], None if facts is None else names | facts)
+
+    # --- destinations and runs --------------------------------------------------------------------------------
+
+    def _auth(self, destination: str, jobs: Sequence[SyncJob]) -> Observed:
+        """Locked out: since the last run that was, no run of another sync got through."""
+        runs = [(job.name, run) for job in jobs if (run := self.runs[job.name]) is not None]
+        out = {name: run.finished_at or 0.0 for name, run in runs if _is_auth(run)}
+        through = [r.finished_at or 0.0 for _, r in runs if r.status in _GOOD and _reached(r)]
+        facts = None
+        if out and max(out.values()) > max(through, default=0.0):
+            self.locked_out |= frozenset(out)
+            facts = {"code": AuthError.code, "syncs": sorted(out)}
+        return self._seen(destination_name(destination), Condition.AUTH, jobs, facts)
+
+    def _failed(self, job: SyncJob) -> Observed:
+        run = self.runs[job.name]
+        facts = None
+        if run is not None and run.status in _BAD and job.name not in self.locked_out:
+            facts = {"run": run.id, "status": run.status.value, "code": (run.error or {}).get("code", "")}
+        return self._of_sync(Condition.FAILED, job, facts)
+
+    def _late(self, job: SyncJob) -> Observed:
+        """A run that was due, or asked for, too long ago; it may be under way."""
+        requests = self.ledger.open_requests(job.name)
+        due = {r.slot: at.timestamp() if (at := slot_time(r.slot)) else r.at for r in requests}
+        late = [r for r in requests if due[r.slot] < self.now - self.alerting.late_after]
+        facts = None
+        if late:
+            first = min(late, key=lambda r: due[r.slot])
+            facts = {"due": due[first.slot], "begun": first.taken_at is not None}
+        return self._of_sync(Condition.LATE, job, facts)
+
+    # --- plans and records ------------------------------------------------------------------------------------
+
+    def _held(self, job: SyncJob) -> Observed:
+        """A plan that nobody decided on is held though it expired: the next run makes the like of it again."""
+        plans = self.ledger.plans(job.name, PlanStatus.HELD, limit=1)
+        return self._of_sync(Condition.HELD, job, _of_plan(plans[0]) if plans else None)
+
+    def _rejected(self, job: SyncJob) -> Observed:
+        refused, unknown = self.ledger.undelivered(job.name)
+        count, facts = refused + unknown, None
+        if count:
+            members = self.ledger.generation(job.name).members
+            share = 100 * count / max(1, members + count)
+            if count > self.alerting.max_rejected or share > self.alerting.max_rejected_pct:
+                facts = {"refused": refused, "unknown": unknown, "members": members}
+        return self._of_sync(Condition.REJECTED, job, facts)
+
+    # --- cohorts ----------------------------------------------------------------------------------------------
+
+    def _cohort(self, jobs: Sequence[SyncJob]) -> Iterator[Observed]:
+        """Of what the newest refresh saw, whichever sync made it."""
+        cohort = jobs[0].cohort
+        found = [r for job in jobs for r in self.ledger.refreshes(job.name, limit=1)]
+        newest = max(found, key=lambda r: r.at, default=None)
+        stale = drift = None
+        if newest is not None:
+            stale = self._stale(cohort, newest)
+            accepted = self.ledger.refreshes(newest.sync, accepted=True, limit=_USUAL)
+            drift = _drift(cohort, newest, accepted)
+        name, title = cohort_name(cohort.name), {"title": cohort.title or cohort.name}
+        for condition, facts in ((Condition.STALE, stale), (Condition.DRIFT, drift)):
+            yield self._seen(name, condition, jobs, None if facts is None else title | facts)
+
+    def _stale(self, cohort: Cohort, newest: Refresh) -> dict[str, Any] | None:
+        limit = cohort.refresh.stale_after
+        at = newest.newest if newest.newest is not None else newest.at
+        return {"newest": at, "limit": limit} if limit is not None and self.now - at > limit else None
+
+
+def _grouped(jobs: Iterable[SyncJob], key: Any) -> dict[str, list[SyncJob]]:
+    found: dict[str, list[SyncJob]] = {}
+    for job in jobs:
+        found.setdefault(key(job), []).append(job)
+    return found
+
+
+def _subjects(jobs: Iterable[SyncJob]) -> set[str]:
+    return {
+        subject for j in jobs for subject in (j.name, cohort_name(j.cohort.name), destination_name(j.destination))
+    }
+
+
+def _reached(run: Run) -> bool:
+    return any(run.counts.get(name) for name in ("applied", "accepted", "requests"))
+
+
+def _is_auth(run: Run) -> bool:
+    return run.status in _BAD and (run.error or {}).get("code") == AuthError.code
+
+
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    c = plan.counts
+    holding = [[v.guardrail, _number(v.value), _number(v.limit)] for v in plan.verdicts if v.answer in HOLDS]
+    return {
+        "plan": plan.id,
+        "guardrails": holding,
+        "add": c.add,
+        "update": c.update,
+        "remove": c.remove,
+        "members": c.members,
+        "needs": plan.needs,
+        "expires": plan.expires_at,
+    }
+
+
+def _number(value: Any) -> float | int | None:
+    """What a guardrail compared, where it is a number: its words may name columns and values."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _drift(cohort: Cohort, newest: Refresh, accepted: Sequence[Refresh]) -> dict[str, Any] | None:
+    """Outside of what the cohort expects; or, until somebody accepted it, far from what is usual."""
+    rows, expected = newest.rows, cohort.expect
+    low, high = expected.rows.min, expected.rows.max
+    facts = {"rows": rows, "min": low, "max": high}
+    if (low is not None and rows < low) or (high is not None and rows > high):
+        return facts
+    before = [r.rows for r in accepted if r.id != newest.id]
+    if newest.accepted or not before:
+        return None
+    usual = statistics.median(before)
+    moved = 100 * abs(rows - before[0]) / before[0] if before[0] else 0.0
+    if rows < usual / 2 or (expected.drift_pct is not None and moved > expected.drift_pct):
+        return facts | {"usual": round(usual)}
+    return None

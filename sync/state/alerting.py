@@ -1,0 +1,187 @@
+"""Alerts in the ledger: what changed is kept once, and each message is sent by one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import case, delete, func, insert, select, update
+
+from sync.faultpoints import durable
+from sync.state import rows, tables
+from sync.state.alerts import Alert, AlertMessage, Mute, Telling
+from sync.state.database import upsert
+from sync.state.holder import is_dead
+from sync.state.leases import LeaseLedger
+from sync.state.nouns import Event, Run, RunRequest
+from sync.state.tables import NOW, STEADY
+
+__all__ = ["AlertLedger"]
+
+_alert, _message, _mute = tables.alert.c, tables.alert_message.c, tables.alert_mute.c
+_run, _request, _rejected = tables.run.c, tables.run_request.c, tables.rejected.c
+_WAITS = _message.sent_at.is_(None) & _message.gave_up_at.is_(None)
+_KEPT_S = 30 * 86400.0  # how long messages that were sent, or given up, are listed
+_AT_ONCE = 50  # messages that one notifier is given in one claim
+_REQUESTS = 100  # of one sync that are looked at: the newest
+
+
+class AlertLedger(LeaseLedger):
+    """Keeps alerts, their messages and mutes; and answers what only alerts ask."""
+
+    # --- what conditions are made of --------------------------------------------------------------------------
+
+    def ended_run(self, sync: str) -> Run | None:
+        """The newest run that is over."""
+        query = select(tables.run).where(_run.sync == sync, _run.finished_at.is_not(None))
+        return self._one(query.order_by(_run.seq.desc()).limit(1), rows.run)
+
+    def undelivered(self, sync: str) -> tuple[int, int]:
+        """How many records are refused and not given up, and of how many the outcome is unknown."""
+        refused = select(func.count()).select_from(tables.rejected)
+        dirty = select(func.count()).select_from(tables.dirty).where(tables.dirty.c.sync == sync)
+        refused = refused.where(_rejected.sync == sync, _rejected.given_up_at.is_(None))
+        return int(self._scalar(refused)), int(self._scalar(dirty))
+
+    def open_requests(self, sync: str) -> list[RunRequest]:
+        """Run requests after which no run has ended, oldest first; of the newest hundred."""
+        newest = select(tables.run_request).where(_request.sync == sync)
+        newest = newest.order_by(_request.slot.desc()).limit(_REQUESTS)
+        ended = self._scalar(select(func.max(_run.finished_at)).where(_run.sync == sync)) or 0.0
+        found = self._all(newest, rows.request)
+        return [r for r in reversed(found) if r.taken_at is None or r.taken_at > ended]
+
+    # --- alerts -----------------------------------------------------------------------------------------------
+
+    def alerts(self) -> list[Alert]:
+        """Every condition that was ever true, open ones first, then by subject."""
+        query = select(tables.alert).order_by(_alert.open.desc(), _alert.subject, _alert.condition)
+        return self._all(query, rows.alert)
+
+    @durable
+    def change_alert(self, alert: Alert, telling: Telling | None = None) -> bool:
+        """Keep an alert, and with it the message that each notifier is to be sent.
+
+        False, and nothing is kept, where another process wrote it first: `alert.number` is one more than what
+        was read. What still waits for the same notifier is superseded.
+        """
+        values = rows.values(alert)
+        with self._db.write() as connection:
+            if alert.number == 1:
+                statement: Any = upsert(tables.alert).values(values).on_conflict_do_nothing()
+            else:
+                statement = update(tables.alert).values(values)
+                statement = statement.where(
+                    _alert.subject == alert.subject,
+                    _alert.condition == alert.condition.value,
+                    _alert.number == alert.number - 1,
+                )
+            if connection.execute(statement).rowcount != 1:
+                return False
+            if telling is not None:
+                for target in sorted(telling.targets):
+                    _put(connection, alert, telling, target)
+            return True
+
+    # --- messages ---------------------------------------------------------------------------------------------
+
+    def messages(self, *, waiting: bool = False, limit: int = 50) -> list[AlertMessage]:
+        """The newest messages, newest first; or those that still wait, oldest first."""
+        query = select(tables.alert_message).limit(limit)
+        if waiting:
+            return self._all(query.where(_WAITS).order_by(_message.seq), rows.alert_message)
+        return self._all(query.order_by(_message.seq.desc()), rows.alert_message)
+
+    def due_messages(self) -> bool:
+        """Is there one whose next attempt is due."""
+        return self._scalar(select(_message.seq).where(_WAITS, _message.next_at <= STEADY).limit(1)) is not None
+
+    @durable
+    def claim_messages(self, holder: str, ttl: float) -> list[AlertMessage]:
+        """All that the next notifier is to be sent, oldest first, for this process alone for `ttl` seconds.
+
+        Empty where nothing is due. A notifier is due when none of its messages waits for another attempt, and
+        no living process has one of them.
+        """
+        with self._db.write() as connection:
+            now = connection.execute(select(STEADY)).scalar_one()
+            waiting = connection.execute(select(tables.alert_message).where(_WAITS).order_by(_message.seq)).all()
+            busy = {r.target for r in waiting if r.next_at > now or _is_claimed(r, now)}
+            target = next((r.target for r in waiting if r.target not in busy), None)
+            mine = [r for r in waiting if r.target == target][:_AT_ONCE]
+            if mine:
+                claim = update(tables.alert_message).where(_message.seq.in_([r.seq for r in mine]))
+                claim = claim.values(claimed_by=holder, claimed_until=STEADY + ttl, attempts=_message.attempts + 1)
+                connection.execute(claim)
+        return [rows.alert_message(row) for row in mine]
+
+    @durable
+    def end_messages(
+        self, holder: str, messages: Sequence[AlertMessage], problem: str = "", *, after: float = 0.0, most: float
+    ) -> None:
+        """They were sent; or, where there is a `problem`, are tried again in `after` seconds.
+
+        Those that were made more than `most` seconds ago are given up then. Nothing is written of messages
+        that another process claimed meanwhile.
+        """
+        ours = (_message.seq.in_([m.seq for m in messages]), _message.claimed_by == holder)
+        end: dict[str, Any] = {"sent_at": NOW, "problem": ""}
+        if problem:
+            gone = case((_message.at < NOW - most, NOW), else_=sa.null())
+            end = {"problem": problem, "next_at": STEADY + after, "gave_up_at": gone}
+        old = func.coalesce(_message.sent_at, _message.gave_up_at) < NOW - _KEPT_S
+        with self._db.write() as connection:
+            released = {"claimed_by": "", "claimed_until": 0.0}
+            connection.execute(update(tables.alert_message).where(*ours).values(end | released))
+            connection.execute(delete(tables.alert_message).where(old))
+
+    # --- mutes ------------------------------------------------------------------------------------------------
+
+    def mutes(self) -> list[Mute]:
+        """What is muted now."""
+        query = select(tables.alert_mute).where(_mute.until > NOW).order_by(_mute.subject, _mute.condition)
+        return self._all(query, lambda r: Mute(r.subject, r.condition, r.until, r.reason, r.actor, r.at))
+
+    @durable
+    def mute(self, subject: str, condition: str, mute: Mute | None, events: Sequence[Event] = ()) -> bool:
+        """Mute a subject's condition, or with None let it be heard again; False where it was not muted."""
+        this = (_mute.subject == subject, _mute.condition == condition)
+        with self._db.write() as connection:
+            found = connection.execute(delete(tables.alert_mute).where(*this)).rowcount
+            connection.execute(delete(tables.alert_mute).where(_mute.until <= NOW))
+            if mute is not None:
+                connection.execute(insert(tables.alert_mute).values(rows.values(mute)))
+            if mute is not None or found:
+                self._record(connection, events)
+        return mute is not None or found > 0
+
+
+def _is_claimed(row: Any, now: float) -> bool:
+    return bool(row.claimed_by) and row.claimed_until > now and not is_dead(row.claimed_by)
+
+
+def _put(connection: sa.Connection, alert: Alert, telling: Telling, target: str) -> None:
+    same = (
+        _message.target == target,
+        _message.subject == alert.subject,
+        _message.condition == alert.condition.value,
+    )
+    free = (_message.claimed_by == "") | (_message.claimed_until <= STEADY)
+    connection.execute(delete(tables.alert_message).where(*same, _WAITS, free))
+    kept = {
+        "id": alert.id,
+        "target": target,
+        "subject": alert.subject,
+        "condition": alert.condition.value,
+        "kind": telling.kind.value,
+        "at": NOW,
+        "since": telling.since,
+        "facts": rows.to_json(alert.facts),
+        "attempts": 0,
+        "problem": "",
+        "next_at": 0.0,
+        "claimed_by": "",
+        "claimed_until": 0.0,
+    }
+    connection.execute(insert(tables.alert_message).values(kept))
