@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sync.alerts.deciding import Observed
@@ -18,7 +19,7 @@ from sync.schedule import slot_time
 from sync.settings import AlertingSettings
 from sync.state.alerts import Alert
 from sync.state.ledger import Ledger
-from sync.state.nouns import Plan, PlanStatus, Refresh, Run, RunStatus
+from sync.state.nouns import Plan, PlanStatus, Refresh, RunRequest, RunStatus
 
 __all__ = ["cohort_name", "observe"]
 
@@ -56,7 +57,7 @@ class _Look:
         paused = ledger.paused()
         self.jobs = [j for j in jobs if pause_of(paused, j.name, j.destination) is None]
         self.routes = {job.name: routes(alerting, job.sync) for job in self.jobs}
-        self.runs = {job.name: ledger.ended_run(job.name) for job in self.jobs}
+        self.ends = {job.name: _ended(ledger, job.name) for job in self.jobs}
         self.resting = _subjects(jobs) - _subjects(self.jobs)
         self.locked_out: frozenset[str] = frozenset()
 
@@ -93,9 +94,9 @@ class _Look:
 
     def _auth(self, destination: str, jobs: Sequence[SyncJob]) -> Observed:
         """Locked out: since the last run that was, no run of another sync got through."""
-        runs = [(job.name, run) for job in jobs if (run := self.runs[job.name]) is not None]
-        out = {name: run.finished_at or 0.0 for name, run in runs if _is_auth(run)}
-        through = [r.finished_at or 0.0 for _, r in runs if r.status in _GOOD and _reached(r)]
+        ends = {job.name: end for job in jobs if (end := self.ends[job.name]) is not None}
+        out = {name: end.at for name, end in ends.items() if end.failed and end.code == AuthError.code}
+        through = [end.at for end in ends.values() if end.through]
         facts = None
         if out and max(out.values()) > max(through, default=0.0):
             self.locked_out |= frozenset(out)
@@ -103,21 +104,20 @@ class _Look:
         return self._seen(destination_name(destination), Condition.AUTH, jobs, facts)
 
     def _failed(self, job: SyncJob) -> Observed:
-        run = self.runs[job.name]
-        facts = None
-        if run is not None and run.status in _BAD and job.name not in self.locked_out:
-            facts = {"run": run.id, "status": run.status.value, "code": (run.error or {}).get("code", "")}
+        end, facts = self.ends[job.name], None
+        if end is not None and end.failed and job.name not in self.locked_out:
+            facts = {"run": end.run, "status": end.status, "code": end.code}
         return self._of_sync(Condition.FAILED, job, facts)
 
     def _late(self, job: SyncJob) -> Observed:
-        """A run that was due, or asked for, too long ago; it may be under way."""
-        requests = self.ledger.open_requests(job.name)
-        due = {r.slot: at.timestamp() if (at := slot_time(r.slot)) else r.at for r in requests}
-        late = [r for r in requests if due[r.slot] < self.now - self.alerting.late_after]
-        facts = None
-        if late:
-            first = min(late, key=lambda r: due[r.slot])
-            facts = {"due": due[first.slot], "begun": first.taken_at is not None}
+        """A run that was due, or asked for, too long ago: it did not begin, or not end. What fails is told so."""
+        end, facts = self.ends[job.name], None
+        if end is None or not end.failed:
+            due = [_due(request) for request in self.ledger.open_requests(job.name)]
+            left = self.ledger.open_run(job.name)
+            due += [(left.started_at, True)] if left is not None else []
+            late = [one for one in due if one[0] < self.now - self.alerting.late_after]
+            facts = dict(zip(("due", "begun"), min(late), strict=True)) if late else None
         return self._of_sync(Condition.LATE, job, facts)
 
     # --- plans and records ------------------------------------------------------------------------------------
@@ -172,12 +172,35 @@ def _subjects(jobs: Iterable[SyncJob]) -> set[str]:
     }
 
 
-def _reached(run: Run) -> bool:
-    return any(run.counts.get(name) for name in ("applied", "accepted", "requests"))
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How the newest run of a sync ended, or why it has not: then the next one goes on with it."""
+
+    run: str
+    status: str
+    code: str
+    at: float
+    failed: bool
+    through: bool  # did the destination take something
 
 
-def _is_auth(run: Run) -> bool:
-    return run.status in _BAD and (run.error or {}).get("code") == AuthError.code
+def _ended(ledger: Ledger, sync: str) -> _End | None:
+    left = ledger.open_run(sync)
+    why = ledger.interruption(left.id) if left is not None and left.status is RunStatus.SENDING else None
+    if left is not None and why is not None:
+        return _End(left.id, "failed", *why, failed=True, through=False)
+    run = ledger.ended_run(sync)
+    if run is None:
+        return None
+    through = run.status in _GOOD and any(run.counts.get(name) for name in ("applied", "accepted", "requests"))
+    code, at = (run.error or {}).get("code", ""), run.finished_at or 0.0
+    return _End(run.id, run.status.value, code, at, failed=run.status in _BAD, through=through)
+
+
+def _due(request: RunRequest) -> tuple[float, bool]:
+    """When its run was due, and whether somebody took it."""
+    at = slot_time(request.slot)
+    return (at.timestamp() if at is not None else request.at), request.taken_at is not None
 
 
 def _of_plan(plan: Plan) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class Teller:
         return len(messages)
 
     def _failed(self, messages: Sequence[AlertMessage], error: HeadgateError) -> None:
-        wait = min(_LONGEST_S, _FIRST_S * 2 ** min(20, messages[0].attempts - 1))
+        wait = min(_LONGEST_S, _FIRST_S * 2 ** min(20, messages[0].attempts))
         log.warning("not_told", notifier=messages[0].target, code=error.code, why=error.message, again_in_s=wait)
         self._end(messages, error.message, after=wait)
 

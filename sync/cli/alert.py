@@ -137,7 +137,9 @@ def test(options: Options, name: str) -> None:
 def send(options: Options) -> None:
     """Look what changed, and send what is due, once. The daemon does so by itself."""
     from sync.cli.telling import teller
+    from sync.logging import configure
 
+    configure(options.verbose, json=options.json)
     with opened(options) as session:
         taken = teller(session).once()
         if options.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +22,13 @@ __all__ = ["AlertLedger"]
 
 _alert, _message, _mute = tables.alert.c, tables.alert_message.c, tables.alert_mute.c
 _run, _request, _rejected = tables.run.c, tables.run_request.c, tables.rejected.c
+_event = tables.audit_event.c
 _WAITS = _message.sent_at.is_(None) & _message.gave_up_at.is_(None)
 _KEPT_S = 30 * 86400.0  # how long messages that were sent, or given up, are listed
 _AT_ONCE = 50  # messages that one notifier is given in one claim
+_EVENTS = 20_000  # of the audit log that are looked at
+_INTERRUPTIONS = 20  # of one run
+_STOPPED = "HG520"  # somebody stopped it
 _REQUESTS = 100  # of one sync that are looked at: the newest
 
 
@@ -36,6 +41,18 @@ class AlertLedger(LeaseLedger):
         """The newest run that is over."""
         query = select(tables.run).where(_run.sync == sync, _run.finished_at.is_not(None))
         return self._one(query.order_by(_run.seq.desc()).limit(1), rows.run)
+
+    def interruption(self, run: str) -> tuple[str, float] | None:
+        """Why a run that is open did not end, and when that was: the code of its newest error.
+
+        A person's stop is none. It is what the audit log has of it, among its newest events: the run itself is
+        as it was, for the next one to go on with.
+        """
+        newest = self._scalar(select(func.max(_event.seq))) or 0
+        query = select(_event.at, _event.data).where(_event.seq > newest - _EVENTS)
+        query = query.where(_event.action == "run.interrupted", _event.object == run).order_by(_event.seq.desc())
+        found = self._all(query.limit(_INTERRUPTIONS), lambda r: (str(json.loads(r.data).get("code", "")), r.at))
+        return next(((code, float(at)) for code, at in found if code != _STOPPED), None)
 
     def undelivered(self, sync: str) -> tuple[int, int]:
         """How many records are refused and not given up, and of how many the outcome is unknown."""
@@ -102,7 +119,7 @@ class AlertLedger(LeaseLedger):
         """All that the next notifier is to be sent, oldest first, for this process alone for `ttl` seconds.
 
         Empty where nothing is due. A notifier is due when none of its messages waits for another attempt, and
-        no living process has one of them.
+        no living process has one of them. `attempts` counts those before.
         """
         with self._db.write() as connection:
             now = connection.execute(select(STEADY)).scalar_one()

@@ -118,7 +118,7 @@ def place(text: str, part: str) -> tuple[int, int]:
         ),
         (
             "mode: mirror", "mode: mirror\n    alerts: [{ on: [helt], to: [x] }]", "helt", "HG107",
-            "entry 1 of `on` must be 'failed', 'held'", "Did you mean `held`?",
+            "entry 1 of `on` must be one of 'failed', 'auth'", "Did you mean `held`?",
         ),
         ("\nsyncs", "\n  expect: { rows: { min: 2, max: 1 } }\nsyncs", "{ min", "HG107", "`min` is above", ""),
         ("syncs:", "sync:", "sync:", "HG105", "unknown key `sync`", "Did you mean `syncs`?"),

@@ -245,15 +245,36 @@ def test_a_folder_without_mappings_is_only_warned_of(tmp_path: Path) -> None:
     assert project is not None
 
 
-def test_alerts_and_limits_without_effect_are_warned_of(folder: Folder) -> None:
-    folder.mapping = MAPPING.replace(
-        "tags: [daily]", "alerts: [{ on: [held], to: [x] }]\n    delivery: { batch_size: 500, concurrency: 9 }"
-    )
+def test_limits_without_effect_are_warned_of(folder: Folder) -> None:
+    folder.mapping = MAPPING.replace("tags: [daily]", "delivery: { batch_size: 500, concurrency: 9 }")
 
     found = folder.load().validate(offline=True)
 
-    assert [p.code for p in found] == ["HG129", "HG126", "HG126"]
+    assert [p.code for p in found] == ["HG126", "HG126"]
     assert all(p.warning for p in found)
+
+
+def test_a_notifier_that_is_not_configured_is_refused_wherever_it_is_named(folder: Folder) -> None:
+    folder.mapping = MAPPING.replace("tags: [daily]", "alerts: [{ on: [held], to: [slack, slak] }]")
+    folder.config = CONFIG + '[alerts.slack]\nurl = "env:SLACK_URL"\n[alerting]\nto = ["mail"]\n'
+
+    with pytest.raises(ProjectError) as caught:
+        folder.load()
+
+    mapping, config = sorted(caught.value.problems, key=lambda p: p.file, reverse=True)
+    assert {mapping.code, config.code} == {"HG129"}
+    assert "Did you mean `slack`?" in mapping.fix
+    assert (config.file, config.message) == ("config.toml", "there is no notifier `mail`")
+
+
+def test_the_address_of_a_notifier_is_a_reference(folder: Folder) -> None:
+    folder.config = CONFIG + '[alerts.slack]\nurl = "slack://TOKEN-canary/x"\n'
+
+    with pytest.raises(ProjectError) as caught:
+        folder.load()
+
+    assert [p.code for p in caught.value.problems] == ["HG150"]
+    assert "canary" not in str(caught.value.problems[0].message)
 
 
 # --- what a mapping may tighten -------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def upgrade() -> None:
         sa.Column("claimed_by", sa.Text(), nullable=False),
         sa.Column("claimed_until", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_alert_message"),
-        sa.UniqueConstraint("id", "target", name="uq_alert_message_id"),
+        sa.UniqueConstraint("id", "target", name="uq_alert_message_id_target"),
     )
     op.create_index(
         "ix_alert_message_target",
