@@ -425,3 +425,35 @@ def test_a_notifier_that_does_not_answer_keeps_no_run_back(synced: Alerting, boa
     assert board.got == []
     board.answers.set()
     ended(daemon)
+
+
+# --- nothing of a person --------------------------------------------------------------------------------------
+
+
+def test_whatever_fails_and_whoever_quotes_it_no_message_names_a_person(
+    synced: Alerting, board: Inbox, sink: Sink
+) -> None:
+    canaries = ("zoe.canary", "leak-canary", "Zoë-Canary", "498765432")
+    synced.sql(
+        "UPDATE vip_cohort SET email = 'zoe.canary@leak-canary.example', first_name = 'Zoë-Canary Kowalska', "
+        "phone = '+61498765432' WHERE user_id <= 4"
+    )
+    quoted = (
+        b'{"message": "zoe.canary@leak-canary.example (Zo\xc3\xab-Canary Kowalska, +61498765432) is no customer"}'
+    )
+    for status in (500, 401, 400, 409, 200):
+        sink.faults = (faults.always(faults.Answer(status=status, body=quoted, apply=False)),)
+        synced.again()
+        synced.told()
+    sink.faults = ()
+    synced.again()
+    synced.mapped("{ to: ltv, from: ltv }", '{ to: ltv, expr: "cast(first_name AS INTEGER)" }')
+    assert synced.again() == "failed", "the warehouse's own words have the name in them"
+    synced.told()
+
+    assert len(board.got) >= 4
+    with synced.ledger() as ledger:
+        kept = repr((ledger.alerts(), ledger.messages(limit=100)))
+    for canary in canaries:
+        assert canary not in board.text
+        assert canary not in kept

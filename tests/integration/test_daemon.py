@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import httpx
 import pytest
 
 from sync.daemon.chores import Chore
+from sync.daemon.clock import Clock
 from sync.daemon.service import Daemon
 from sync.engine.job import GuardrailLimits, SyncJob
 from sync.engine.report import SyncReport
@@ -592,3 +594,19 @@ def test_a_daemon_that_is_told_to_stop_loses_nothing_and_repeats_nothing(tmp_pat
     assert crm.records["add"] == 410
     assert crm.repeats == 0
     assert "@a.example" not in log
+
+
+def test_a_clock_ticks_from_its_start_to_its_stop_and_not_while_it_overlooks_a_slot(ledger):
+    clock = Clock(lambda: [job("fast", schedule={"every": "1s"})], ledger)
+    assert not clock.ticking, "it was not started"
+    clock.start()
+    try:
+        assert clock.ticking
+        clock._scheduler.pause_job("fast")
+        clock._timed["fast"] = replace(clock._timed["fast"], since=datetime.now(UTC) - timedelta(minutes=2))
+        assert not clock.ticking, "a slot of two minutes ago was not asked for"
+        clock._scheduler.resume_job("fast")
+        until(lambda: clock.ticking)
+    finally:
+        clock.stop()
+    assert not clock.ticking
