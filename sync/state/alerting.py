@@ -15,7 +15,7 @@ from sync.state.alerts import Alert, AlertMessage, Mute, Telling
 from sync.state.database import upsert
 from sync.state.holder import is_dead
 from sync.state.leases import LeaseLedger
-from sync.state.nouns import Event, Run, RunRequest
+from sync.state.nouns import Event, RequestKind, Run, RunRequest
 from sync.state.tables import NOW, STEADY
 
 __all__ = ["AlertLedger"]
@@ -62,12 +62,13 @@ class AlertLedger(LeaseLedger):
         return int(self._scalar(refused)), int(self._scalar(dirty))
 
     def open_requests(self, sync: str) -> list[RunRequest]:
-        """Run requests after which no run has ended, oldest first; of the newest hundred."""
-        newest = select(tables.run_request).where(_request.sync == sync)
+        """Requests for runs that have no answer, and after which no run has ended: oldest first, of the newest."""
+        newest = select(tables.run_request).where(_request.sync == sync, _request.kind == RequestKind.RUN.value)
         newest = newest.order_by(_request.slot.desc()).limit(_REQUESTS)
         ended = self._scalar(select(func.max(_run.finished_at)).where(_run.sync == sync)) or 0.0
         found = self._all(newest, rows.request)
-        return [r for r in reversed(found) if r.taken_at is None or r.taken_at > ended]
+        waiting = (r for r in reversed(found) if r.ended_at is None)
+        return [r for r in waiting if r.taken_at is None or r.taken_at > ended]
 
     # --- alerts -----------------------------------------------------------------------------------------------
 
