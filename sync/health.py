@@ -14,6 +14,8 @@ from sync.state.erasures import ErasureState
 from sync.state.holder import alive
 from sync.state.log_mark import NOTE, LogMark
 from sync.state.nouns import PlanStatus, Refresh, Run, RunStatus, Verdict, VerdictAnswer
+from sync.state.stuck_mark import NOTE as STUCK
+from sync.state.stuck_mark import StuckMark
 
 __all__ = ["Activity", "Health", "Standing", "standing"]
 
@@ -83,6 +85,9 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
             max(health, Health.WARNING, key=_gravity),
             [*reasons, f"{pause[0]} is paused: {pause[1]}"],
         )
+    stuck = _stuck(state, sync.name, now)
+    if stuck and health is not Health.DISABLED:
+        health, reasons = Health.FAILING, [stuck, *reasons]
     halted = activity in (Activity.WAITING, Activity.PAUSED)
     interrupted = state.open_run(sync.name) if halted else None
     if interrupted is not None and interrupted.status is not RunStatus.WAITING and health is not Health.DISABLED:
@@ -102,6 +107,15 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
         held_plan=plans[0].id if plans else None,
         paused=None if pause is None else pause[1],
     )
+
+
+def _stuck(state: StateReader, sync: str, now: float) -> str:
+    """What is said of a run under way that shows no sign of life; empty where there is none."""
+    mark, lease = StuckMark.read(state.note(sync, STUCK)), state.lease(sync)
+    if mark is None or lease is None or mark.epoch != lease.epoch or not alive(lease):
+        return ""
+    where = f" (step: {mark.step})" if mark.step else ""
+    return f"the run has shown no sign of life for {format_duration(now - mark.since)}{where}"
 
 
 def _gravity(health: Health) -> int:

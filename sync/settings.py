@@ -107,6 +107,18 @@ class RequestSettings(Section):
     job_wait: Seconds = Field(600.0, description="How long a run waits for the platform's jobs.")
 
 
+class DaemonSettings(Section):
+    """How `headgate daemon` works."""
+
+    workers: int = Field(2, ge=1, le=32, description="Syncs that run at a time; each has its own memory_limit.")
+    stuck_after: Seconds = Field(
+        3600.0, description="A run without a sign of life (a step, a batch, a try) for so long is told to end."
+    )
+    quit_after: Seconds = Field(
+        60.0, description="If it does not end within this, the daemon ends itself with exit code 70."
+    )
+
+
 class GuardrailSettings(Section):
     """The limits every plan is judged by; a mapping may only tighten them."""
 
@@ -239,6 +251,7 @@ class Settings(BaseSettings):
     guardrails: GuardrailSettings = GuardrailSettings()
     audit: AuditSettings = AuditSettings()
     http: HttpSettings = HttpSettings()
+    daemon: DaemonSettings = DaemonSettings()
     people: PeopleSettings = PeopleSettings()
     alerts: dict[str, NotifierSettings] = {}
     alerting: AlertingSettings = AlertingSettings()

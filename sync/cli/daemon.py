@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,51 +22,85 @@ from sync.cli.signals import draining
 from sync.cli.telling import telling
 
 if TYPE_CHECKING:
+    from sync.daemon.chores import Chore
+    from sync.daemon.life import Life
+    from sync.daemon.service import Daemon
     from sync.engine.job import SyncJob
+    from sync.engine.runner import Runner
+
+
+_JOB_WAIT_S = 5.0
+"""A worker waits no longer for jobs: it takes other syncs, and asks again when the platform may be done."""
 
 
 @_command("daemon")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Syncs run at a time.")
+@click.option(
+    "--workers", type=click.IntRange(1, 32), help="Syncs run at a time; [daemon] workers where left out."
+)
 @click.option("--once", is_flag=True, help="Do what is due now, and end.")
 @click.option("--listen", metavar="HOST:PORT", help="Serve the HTTP API there (default: [http] listen).")
 @click.pass_obj
-def command(options: Options, workers: int, once: bool, listen: str | None) -> int:
+def command(options: Options, workers: int | None, once: bool, listen: str | None) -> int:
     """Run every sync on its schedule until it is told to stop.
 
     It takes a lease for each run, so a second daemon is harmless. The first signal drains: batches in flight are
     finished and the rest is resumed by the next start. The second signal quits at once.
     """
-    from sync.daemon.chores import Chore
-    from sync.daemon.service import Daemon
-    from sync.daemon.work import LogObserver
-    from sync.engine.pacing import Pacers
-    from sync.engine.runner import Runner
     from sync.logging import configure
 
     configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
     with nobody_there(), opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
-        pacers = Pacers(folder=session.engine.folder)
-        shared: dict[str, Any] = {"observer": LogObserver(), "stop": stop, "pacers": pacers}
-
-        def runner(trigger: str, actor: str) -> Runner:
-            return Runner(session.ledger, session.engine, actor=actor, trigger=trigger, **shared)
-
         session.ledger.check()
         with telling(session, lambda: daemon.clock.ticking, once=once) as told:
-            daemon = Daemon(
-                lambda: _load(session),
-                session.ledger,
-                runner,
-                stop=stop,
-                workers=workers,
-                watch=lambda: files(session.root),
-                chores=[Chore("audit checkpoint", 60, lambda: _checkpoint(session)), *told],
-            )
+            daemon = _daemon(session, stop, workers, told)
             if once:
                 return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
             with http.served(session, daemon.clock, http.address(session, listen)):
                 daemon.serve()
             return 0
+
+
+def _daemon(session: Session, stop: threading.Event, workers: int | None, more: Sequence[Chore]) -> Daemon:
+    from sync.daemon.service import Daemon
+    from sync.daemon.supervisor import Supervisor
+
+    settings = session.project.settings.daemon
+    return Daemon(
+        lambda: _load(session),
+        session.ledger,
+        _runner(session),
+        stop=stop,
+        workers=workers or settings.workers,
+        stuck_after=settings.stuck_after,
+        quit_after=settings.quit_after,
+        watch=lambda: files(session.root),
+        chores=[*_chores(session), *more],
+        supervisor=Supervisor(),
+    )
+
+
+def _runner(session: Session) -> Callable[[str, str, Life], Runner]:
+    """What makes the runner of one run."""
+    from sync.engine.pacing import Pacers
+    from sync.engine.runner import Runner
+
+    delivery = session.engine.delivery
+    delivery = replace(delivery, job_wait=min(delivery.job_wait, _JOB_WAIT_S))
+    engine = replace(session.engine, delivery=delivery)
+    pacers = Pacers(folder=engine.folder)
+
+    def runner(trigger: str, actor: str, life: Life) -> Runner:
+        told: dict[str, Any] = {"observer": life, "stop": life.stop, "pacers": pacers}
+        return Runner(session.ledger, engine, actor=actor, trigger=trigger, **told)
+
+    return runner
+
+
+def _chores(session: Session) -> list[Chore]:
+    """What is done now and then beside runs."""
+    from sync.daemon.chores import Chore
+
+    return [Chore("audit checkpoint", 60, lambda: _checkpoint(session))]
 
 
 @contextmanager

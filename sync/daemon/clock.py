@@ -24,7 +24,7 @@ from sync.engine.pauses import pause_of
 from sync.schedule import Cron, Every, parse, slot, slot_time
 from sync.state.base import State
 from sync.state.holder import alive
-from sync.state.nouns import RunRequest
+from sync.state.nouns import RunRequest, RunStatus
 
 __all__ = ["Clock"]
 
@@ -64,6 +64,7 @@ class Clock:
         self._drift = time.time() - time.monotonic()
         self._strayed = False
         self._scheduler: Any = None
+        self._taken_over: dict[str, int] = {}  # sync -> epoch of the lease that was looked at
 
     @property
     def jobs(self) -> Mapping[str, SyncJob]:
@@ -150,13 +151,28 @@ class Clock:
         """Ask for what an earlier process left: missed slots, interrupted runs, requests taken and not begun."""
         for name in list(self._timed):
             self.tick(name)
-        for name, job in self._jobs.items():
-            if job.sync.disabled or alive(self._state.lease(name)) or self._state.requests(name):
-                continue
-            if self._state.open_run(name) is not None:
-                self._ask(name, "resume")
-            elif self._lost(name):
+        for name in self._jobs:
+            self._take_up(name)
+
+    def take_over(self) -> None:
+        """Ask for what a process that is gone was running: its lease ran out, or it is certainly dead."""
+        for lease, left in self._state.leases():
+            name, this = lease.sync, lease.epoch
+            gone = left <= 0 or not alive(lease)
+            if gone and self._taken_over.get(name) != this and name in self._jobs and not self.paused(name):
+                self._taken_over[name] = this
+                self._take_up(name)
+
+    def _take_up(self, name: str) -> None:
+        """Ask for a run that was interrupted or never begun. One that waits for jobs is asked about without."""
+        if self._jobs[name].sync.disabled or alive(self._state.lease(name)) or self._state.requests(name):
+            return
+        run = self._state.open_run(name)
+        if run is None:
+            if self._lost(name):
                 self._ask(name, "recover")
+        elif run.status is not RunStatus.WAITING:
+            self._ask(name, "resume")
 
     def look(self) -> None:
         """Look whether the files changed, or the system's clock was set."""

@@ -13,42 +13,58 @@ import structlog
 
 from sync.daemon.chores import Chore, Chores
 from sync.daemon.clock import Clock
+from sync.daemon.life import Life
+from sync.daemon.supervisor import Supervisor
+from sync.daemon.watchdog import Watchdog
 from sync.daemon.work import Ended, Runs, Workers
 from sync.engine.job import SyncJob
 from sync.engine.report import SyncReport
+from sync.errors import StateError
 from sync.state.base import State
 
 __all__ = ["Daemon"]
 
 log = structlog.get_logger("headgate.daemon")
 
+_AFTER_AN_ERROR_S = 5.0  # a full disk must not fill with what the log says of it
+
 
 class Daemon:
     """One process that ticks and works.
 
-    `load`, `watch`: see `Clock`; `runner`, `ended`: see `Workers`. `poll` and `look` are in seconds: how often
-    it looks for requests, and for changed files or a clock that was set.
+    `load`, `watch`: see `Clock`; `runner`, `ended`: see `Workers`; `stuck_after`, `quit_after`: see `Watchdog`.
+    `poll` and `look` are in seconds: how often it looks for requests, and for changed files or a clock that was
+    set.
     """
 
     def __init__(
         self,
         load: Callable[[], Sequence[SyncJob]],
         state: State,
-        runner: Callable[[str, str], Runs],
+        runner: Callable[[str, str, Life], Runs],
         *,
         stop: threading.Event | None = None,
         workers: int = 2,
         poll: float = 0.5,
         look: float = 5.0,
+        stuck_after: float = 3600.0,
+        quit_after: float = 60.0,
         watch: Callable[[], Hashable] = lambda: None,
         chores: Sequence[Chore] = (),
         ended: Sequence[Callable[[Ended], None]] = (),
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.stop = stop or threading.Event()
         self.clock = Clock(load, state, watch)
         self.workers = Workers(state, self.clock, runner, workers, ended)
+        self.watchdog = Watchdog(state, stuck_after, quit_after)
+        self.supervisor = supervisor or Supervisor({})
         self._poll = poll
-        self._chores = (Chore("looking at files and clock", look, self.clock.look), *chores)
+        self._chores = (
+            Chore("looking at files and clock", look, self.clock.look),
+            Chore("looking for runs of processes that are gone", min(look, 1.0), self.clock.take_over),
+            *chores,
+        )
 
     def serve(self) -> None:
         """Tick and work until `stop` is set, then drain. Raises `ProjectError` where the files cannot be read."""
@@ -56,13 +72,15 @@ class Daemon:
         self.clock.recover()
         syncs, scheduled = len(self.clock.jobs), self.clock.scheduled
         log.info("started", syncs=syncs, scheduled=scheduled, workers=self.workers.count)
+        self.supervisor.ready(self._status)
         chores = Chores(self._chores)
         with self._pool() as pool:
             while not self.stop.wait(self._poll):
-                self.workers.dispatch(pool, self.stop.is_set)
-                chores.turn()
+                self._turn(pool, chores)
             self.clock.stop()
             log.info("draining", running=self.workers.busy)
+            self.supervisor.stopping(f"draining: {self._status}")
+            self._drain()
         log.info("stopped")
 
     def once(self) -> list[SyncReport]:
@@ -75,8 +93,34 @@ class Daemon:
             while not self.stop.is_set():
                 if not self.workers.dispatch(pool, self.stop.is_set):
                     break
+                self.watchdog.turn(self.workers.lives)
                 self.stop.wait(min(self._poll, 0.05))
+            self._drain()
         return [one.report for one in ended if one.report is not None]
+
+    def _turn(self, pool: ThreadPoolExecutor, chores: Chores) -> None:
+        """What the main thread does again and again. A ledger that cannot be used now may be usable later."""
+        try:
+            self.workers.dispatch(pool, self.stop.is_set)
+        except StateError as error:
+            log.error("kept_going", what="looking for requests", code=error.code, why=error.message)
+            self.stop.wait(_AFTER_AN_ERROR_S)
+        self.watchdog.turn(self.workers.lives)
+        chores.turn()
+        self.supervisor.alive(self._status)
+
+    def _drain(self) -> None:
+        """Wait for the runs under way; the watchdog ends those that would keep us for good."""
+        self.workers.stop()
+        while self.workers.busy:
+            self.workers.wait(self._poll)
+            self.watchdog.turn(self.workers.lives)
+            self.supervisor.alive(f"draining: {self._status}")
+
+    @property
+    def _status(self) -> str:
+        """For the service manager: nothing that changes with every record."""
+        return f"{len(self.workers.busy)} of {self.clock.scheduled} scheduled syncs running"
 
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.workers.count, thread_name_prefix="headgate-run")

@@ -24,6 +24,7 @@ __all__ = ["Dispatch", "Halt", "lifetime"]
 
 _MARGIN = 2.0  # seconds for clocks and for the kernel to close a connection
 _BREAKER_MIN = 50  # rejected records before a share means anything
+_TELL_WAITING = 5.0  # seconds between two signs of life of a run that waits
 _REMARKS, _REMARK = 20, 300  # of a run, and characters of each
 
 
@@ -86,10 +87,14 @@ class Dispatch:
         return self.stop.is_set() or self._halted.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; True where sending is to end."""
-        until = time.monotonic() + seconds
+        """Sleep; True where sending is to end. Whoever waits on purpose says so: it is a sign of life."""
+        until = told = time.monotonic()
+        until += seconds
         while not self.over and (remaining := until - time.monotonic()) > 0:
             self.stop.wait(min(remaining, 0.2))
+            if time.monotonic() - told > _TELL_WAITING:
+                told = time.monotonic()
+                self.progress()
         return self.over
 
     def halt(self, error: BaseException) -> None:

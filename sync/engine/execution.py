@@ -112,6 +112,17 @@ class Execution:
             report = self._erased_and_fresh(ops, erase=only is None or Op.REMOVE in frozenset(only))
         return report if resumed is None else joined(resumed, report, complete=ops == every)
 
+    def finish(self) -> SyncReport:
+        """Finish what was interrupted, and nothing else."""
+        refuse_older_ledger(self.state, self.settings, self.job.name)
+        refuse_paused(self.state, self.job)
+        resumed = self.running.resume()
+        if resumed is None:
+            return SyncReport(self.job.name, str(RunStatus.COMPLETED), notes=("no run of it is interrupted",))
+        if not resumed.code:
+            self._complete_erasures()
+        return resumed
+
     def _erased_and_fresh(self, ops: frozenset[Op], *, erase: bool) -> SyncReport:
         """Whoever is forgotten is removed first, whatever the mode, the source and the plan of the rest."""
         plan = erasing.removals(self.state, self.settings, self.job) if erase else None

@@ -82,6 +82,20 @@ class Runner:
             report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
 
+    def finish(self, job: SyncJob) -> SyncReport:
+        """Go on with a run that was interrupted, or ask about its jobs; nothing is planned and nothing else sent.
+
+        Errors are reported as `run` does.
+        """
+        started = time.monotonic()
+        try:
+            with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
+                report = Execution(self._means, job, keeper, first_run=False).finish()
+                report = self._logged(job, keeper, report)
+        except HeadgateError as error:
+            report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
+        return replace(report, wall_s=round(time.monotonic() - started, 3))
+
     def verify(self, job: SyncJob, *, samples: int = 3, repair: str = "") -> Verified:
         """Compare the destination's audience with the members; nothing is sent.
 

@@ -50,6 +50,10 @@ class StateReader(ABC):
         """Who holds the sync now; None where nobody does or the lease ran out (`deadline` is 0)."""
 
     @abstractmethod
+    def leases(self) -> list[tuple[Lease, float]]:
+        """Every lease that was not given back, and for how many seconds it lasts; negative where it ran out."""
+
+    @abstractmethod
     def generation(self, sync: str, number: int | None = None) -> Generation:
         """The current generation, or that one; number 0 with no files where there is none yet."""
 
@@ -90,6 +94,10 @@ class StateReader(ABC):
     @abstractmethod
     def open_run(self, sync: str) -> Run | None:
         """The run that was interrupted while it was sending or waiting."""
+
+    @abstractmethod
+    def open_runs(self) -> list[Run]:
+        """Every run that is sending or waiting, or was interrupted in that; oldest first."""
 
     @abstractmethod
     def batches(self, run: str, *states: BatchState) -> list[BatchRow]:

@@ -41,6 +41,9 @@ _lease, _attempt, _run = tables.lease.c, tables.attempt.c, tables.run.c
 CLOCK = select(NOW)
 _STEADY = select(STEADY)
 LEASE = select(tables.lease).where(_lease.sync == _SYNC, _lease.holder != "", _lease.expires > STEADY)
+_LEASES = (
+    select(tables.lease, (_lease.expires - STEADY).label("left")).where(_lease.holder != "").order_by(_lease.sync)
+)
 GENERATION = (
     select(tables.generation)
     .where(tables.generation.c.sync == _SYNC)
@@ -113,6 +116,10 @@ class LedgerReader(StateReader):
     def lease(self, sync: str) -> Lease | None:
         """Who holds the sync now; `deadline` is 0: it is not ours to believe."""
         return self._one(LEASE, lambda r: Lease(r.sync, r.holder, r.epoch, r.expires, 0.0), {"sync": sync})
+
+    def leases(self) -> list[tuple[Lease, float]]:
+        """Every lease that was not given back, and for how many seconds it lasts; negative where it ran out."""
+        return self._all(_LEASES, lambda r: (Lease(r.sync, r.holder, r.epoch, r.expires, 0.0), r.left))
 
     def generation(self, sync: str, number: int | None = None) -> Generation:
         """The current generation, or that one; raises `StateError` where there never was such a number."""
@@ -193,6 +200,10 @@ class LedgerReader(StateReader):
     def open_run(self, sync: str) -> Run | None:
         """The run that was interrupted while it was sending or waiting; there is never more than one."""
         return self._one(OPEN, rows.run, {"sync": sync})
+
+    def open_runs(self) -> list[Run]:
+        """Every run that is sending or waiting, or was interrupted in that; oldest first."""
+        return self._all(select(tables.run).where(_IS_OPEN).order_by(_run.seq), rows.run)
 
     def batches(self, run: str, *states: BatchState) -> list[BatchRow]:
         """A run's batches in delivery order."""

@@ -40,7 +40,7 @@ def install(file: str) -> None:
     """Let this process see the clock in the file."""
     from apscheduler.schedulers import base
 
-    from sync import daemon
+    from sync.daemon import clock as daemon
     from sync.state.database import Database
 
     true, path = time.time, Path(file)

@@ -21,6 +21,7 @@ import pytest
 
 from sync.daemon.chores import Chore
 from sync.daemon.clock import Clock
+from sync.daemon.life import Life
 from sync.daemon.service import Daemon
 from sync.engine.job import GuardrailLimits, SyncJob
 from sync.engine.report import SyncReport
@@ -84,10 +85,9 @@ class Played:
         self.error: Exception | None = None
         self._lock = threading.Lock()
 
-    def runner(self, trigger: str, actor: str) -> Any:
-        return type(
-            "Runner", (), {"run": lambda _, job: self._run(job, trigger), "plan": lambda _, job: self._plan(job)}
-        )()
+    def runner(self, trigger: str, actor: str, life: Life) -> Any:
+        play = lambda _, job: self._run(job, trigger)  # noqa: E731
+        return type("Runner", (), {"run": play, "finish": play, "plan": lambda _, job: self._plan(job)})()
 
     def _plan(self, job: SyncJob) -> SyncReport:
         self.ran.append((job.name, "plan"))
