@@ -199,6 +199,8 @@ class Clock:
         if taken is None:
             return False
         runs = self._state.runs(name, limit=1)
+        if runs and runs[0].status is RunStatus.CANCELLED and runs[0].plan is None:
+            return True  # it was told to end before it sent anything
         return not runs or (runs[0].finished_at or runs[0].started_at) < taken
 
     def _ask(self, name: str, why: str) -> None:

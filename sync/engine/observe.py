@@ -136,7 +136,8 @@ def observe(
             members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
         out = keep_out(connection, settings, state, job, compiled)
         draft = drafted(connection, spool, compiled) if generation.blank and not out else nullcontext()
-        cohort = _read(connection, compiled, out, stack.enter_context(draft))
+        with interrupted(connection, stop):  # a DuckDB is read here, by the engine's own connection
+            cohort = _read(connection, compiled, out, stack.enter_context(draft))
         seen = Observed(
             connection,
             compiled,
@@ -247,8 +248,10 @@ def _pushed(
 
 
 @contextmanager
-def interrupted(source: Source, stop: threading.Event | None, within: float = math.inf) -> Iterator[None]:
-    """Interrupt the source when `stop` is set: a long query must not keep a run that was told to end.
+def interrupted(
+    source: Source | duckdb.DuckDBPyConnection, stop: threading.Event | None, within: float = math.inf
+) -> Iterator[None]:
+    """Interrupt the source, or the engine's own reading, when `stop` is set: a long query must not keep a run that was told to end.
 
     Also after `within` seconds.
     """

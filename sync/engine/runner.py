@@ -16,7 +16,7 @@ from sync.engine.reconcile import Verified
 from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.running import Means
 from sync.engine.sync_log import write as write_log
-from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, StateError
+from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, SourceError, StateError
 from sync.sdk.nouns import Op
 from sync.state.base import State
 from sync.state.nouns import Event, Run, RunStatus
@@ -79,7 +79,7 @@ class Runner:
                 report = replace(execution.run(only, plan), reading=execution.reading)
                 report = self._logged(job, keeper, report)
         except HeadgateError as error:
-            report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
+            report = self._ended_early(job, error, time.monotonic() - started)
         return replace(report, wall_s=round(time.monotonic() - started, 3))
 
     def finish(self, job: SyncJob) -> SyncReport:
@@ -93,7 +93,7 @@ class Runner:
                 report = Execution(self._means, job, keeper, first_run=False).finish()
                 report = self._logged(job, keeper, report)
         except HeadgateError as error:
-            report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
+            report = self._ended_early(job, error, time.monotonic() - started)
         return replace(report, wall_s=round(time.monotonic() - started, 3))
 
     def verify(self, job: SyncJob, *, samples: int = 3, repair: str = "") -> Verified:
@@ -116,7 +116,7 @@ class Runner:
                 report = Execution(self._means, job, keeper, first_run=False).revert(run, reason, deliver=deliver)
                 report = self._logged(job, keeper, report)
         except HeadgateError as error:
-            report = replace(_failed(job, error), run=self._keep_failure(job, error, time.monotonic() - started))
+            report = self._ended_early(job, error, time.monotonic() - started)
         return replace(report, wall_s=round(time.monotonic() - started, 3))
 
     def _logged(self, job: SyncJob, keeper: LeaseKeeper, report: SyncReport) -> SyncReport:
@@ -125,6 +125,18 @@ class Runner:
             self._means.observer.phase(job.name, "log")
         note = write_log(self.state, self.settings, job, keeper, self.stop)
         return replace(report, notes=(*report.notes, note)) if note else report
+
+    def _ended_early(self, job: SyncJob, error: HeadgateError, took: float) -> SyncReport:
+        """The report of a run that failed; one that was told to end while it read the source is cancelled."""
+        if self.stop.is_set() and isinstance(error, SourceError):
+            error = HeadgateError(
+                "the run was interrupted while it read the source; nothing was sent",
+                code="HG520",
+                fix=f"`headgate run {job.name}` begins anew",
+            )
+        report = _failed(job, error)
+        status = str(RunStatus.CANCELLED) if error.code == "HG520" else report.status
+        return replace(report, status=status, run=self._keep_failure(job, error, took))
 
     def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""
@@ -138,7 +150,7 @@ class Runner:
                 self.state.record(Event(self._means.actor, "run.interrupted", left.id, data))
                 return left.id
             run = self._failed_run(job, error, took)
-            self.state.add_run(run, [Event(self._means.actor, "run.failed", run.id, data)])
+            self.state.add_run(run, [Event(self._means.actor, f"run.{run.status}", run.id, data)])
         except StateError:
             return None
         return run.id
@@ -148,7 +160,7 @@ class Runner:
         return Run(
             id=uuid.uuid4().hex[:12],
             sync=job.name,
-            status=RunStatus.FAILED,
+            status=RunStatus.CANCELLED if error.code == "HG520" else RunStatus.FAILED,
             plan=None,
             ops=frozenset(),
             trigger=self._means.trigger,

@@ -48,6 +48,24 @@ class Jobs(Connector[WebhookConfig]):
         return [Receipt(change.key, Status.APPLIED) for change in batch.changes]
 
 
+class SlowJobs(Jobs):
+    """Is done when it is asked about the fourth time, and says to ask once a second."""
+
+    name = "crash_slow_jobs"
+    title = "Slow jobs"
+
+    def push(self, batch: Batch) -> Outcome:
+        self.http.send(Webhook(self.config, self.http).request(batch))
+        return Job(batch.id, {"asked": 0}, poll_after=1.0)
+
+    def poll(self, job: Job, batch: Batch) -> Outcome:
+        self.http.send(httpx.Request("GET", self.config.url))
+        asked = int(job.data["asked"] or 0) + 1
+        if asked < 4:
+            return Job(job.id, {"asked": asked}, poll_after=1.0)
+        return [Receipt(change.key, Status.APPLIED) for change in batch.changes]
+
+
 class Counter(Webhook):
     """The same requests to an object where sending a batch twice does not have the effect of one."""
 
@@ -63,6 +81,7 @@ class Counter(Webhook):
 _ENTRY_POINTS = """\
 [headgate.connectors]
 crash_jobs = tests.crash.plugin:Jobs
+crash_slow_jobs = tests.crash.plugin:SlowJobs
 crash_counter = tests.crash.plugin:Counter
 """
 
