@@ -25,6 +25,7 @@ from pydantic_settings import (
 from sync.address import ListenAddress
 from sync.conditions import CONDITIONS, Condition
 from sync.engine.job import DeliverySettings, EngineSettings
+from sync.engine.job import DeliverySettings, EngineSettings, RetentionSettings
 from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest
 from sync.mapping import Approve, DeliveryRules, Duration, Percent
@@ -50,6 +51,7 @@ CONFIG = "config.toml"
 _PREFIX = "HEADGATE__"
 
 Seconds = Annotated[Duration, Field(gt=0)]
+Days = Annotated[Duration, Field(ge=86400)]
 WithinADay = Annotated[Duration, Field(ge=0.01, le=86400)]  # a socket waits for 24 days at most
 
 _MEMORY = r"^[0-9]{1,6}(\.[0-9]{1,3})? ?[KMGT]i?B$"
@@ -105,6 +107,17 @@ class RequestSettings(Section):
     backoff_max: Seconds = Field(30.0, description="The longest wait between two tries.")
     rate_limited_for: Seconds = Field(900.0, description="How long in all a batch waits on 429.")
     job_wait: Seconds = Field(600.0, description="How long a run waits for the platform's jobs.")
+
+
+class RetentionRules(Section):
+    """How long what is over is kept; what is open, held, approved or undelivered always is, and the audit log."""
+
+    unchanged: Days = Field(7 * 86400.0, description="Runs that had nothing to do, refreshes, requests.")
+    runs: Days = Field(400 * 86400.0, description="All other runs, with their receipts, plans and decisions.")
+    plans: Days = Field(
+        90 * 86400.0, description="Plan files and copies of rejected records; an undo finds values in them."
+    )
+    members: Days = Field(90 * 86400.0, description="Earlier generations of members: as far back as an undo goes.")
 
 
 class DaemonSettings(Section):
@@ -251,6 +264,7 @@ class Settings(BaseSettings):
     guardrails: GuardrailSettings = GuardrailSettings()
     audit: AuditSettings = AuditSettings()
     http: HttpSettings = HttpSettings()
+    retention: RetentionRules = RetentionRules()
     daemon: DaemonSettings = DaemonSettings()
     people: PeopleSettings = PeopleSettings()
     alerts: dict[str, NotifierSettings] = {}
@@ -315,6 +329,7 @@ class Settings(BaseSettings):
             lease_ttl=self.engine.lease_ttl,
             keys=read_keys(self.state_keys(), self._root),
             delivery=DeliverySettings(**self.delivery.model_dump()),
+            retention=RetentionSettings(**self.retention.model_dump()),
         )
 
 

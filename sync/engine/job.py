@@ -12,7 +12,15 @@ from sync.sdk.connector import Connector
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.sources.base import Source
 
-__all__ = ["DeliverySettings", "EngineSettings", "GuardrailLimits", "LogTarget", "SyncJob", "place_of"]
+__all__ = [
+    "DeliverySettings",
+    "EngineSettings",
+    "GuardrailLimits",
+    "LogTarget",
+    "RetentionSettings",
+    "SyncJob",
+    "place_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,16 @@ class DeliverySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How long what is over is kept, in seconds."""
+
+    unchanged: float = 7 * 86400.0  # runs that had nothing to do, refreshes, requests
+    runs: float = 400 * 86400.0  # all other runs, with their receipts, plans and decisions
+    plans: float = 90 * 86400.0  # files of plans, and copies of rejected records
+    members: float = 90 * 86400.0  # earlier generations
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Where the engine keeps its files, and how much of the machine it may use."""
 
@@ -57,6 +75,7 @@ class EngineSettings:
     lease_ttl: float = 30.0
     keys: tuple[bytes, ...] = field(default=(), repr=False)  # of the state files: the first encrypts, all decrypt
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     sources: Mapping[str, Callable[[], Source]] = field(default_factory=dict, repr=False)  # that keep members
 
 

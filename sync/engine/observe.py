@@ -251,9 +251,9 @@ def _pushed(
 def interrupted(
     source: Source | duckdb.DuckDBPyConnection, stop: threading.Event | None, within: float = math.inf
 ) -> Iterator[None]:
-    """Interrupt the source, or the engine's own reading, when `stop` is set: a long query must not keep a run that was told to end.
+    """Interrupt the source, or the engine's own reading, when `stop` is set.
 
-    Also after `within` seconds.
+    A long query must not keep a run that was told to end. Also after `within` seconds.
     """
     over, late = threading.Event(), time.monotonic() + within
 

@@ -14,6 +14,7 @@ from sync.engine.lease import LeaseKeeper
 from sync.engine.pacing import Pacers
 from sync.engine.reconcile import Verified
 from sync.engine.report import Observer, SilentObserver, SyncReport
+from sync.engine.retention import prune_when_due
 from sync.engine.running import Means
 from sync.engine.sync_log import write as write_log
 from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, SourceError, StateError
@@ -123,8 +124,16 @@ class Runner:
         """The report, with a note where the sync log could not be brought up to date: that fails no run."""
         if job.log is not None:
             self._means.observer.phase(job.name, "log")
-        note = write_log(self.state, self.settings, job, keeper, self.stop)
-        return replace(report, notes=(*report.notes, note)) if note else report
+        notes = [write_log(self.state, self.settings, job, keeper, self.stop), self._pruned(keeper)]
+        return replace(report, notes=(*report.notes, *filter(None, notes)))
+
+    def _pruned(self, keeper: LeaseKeeper) -> str:
+        """Delete what is old; returns why that failed, or nothing. The records are delivered either way."""
+        try:
+            prune_when_due(self.state, self.settings, keeper)
+        except (HeadgateError, OSError) as error:
+            return f"what is older than [retention] says was not deleted: {error}"
+        return ""
 
     def _ended_early(self, job: SyncJob, error: HeadgateError, took: float) -> SyncReport:
         """The report of a run that failed; one that was told to end while it read the source is cancelled."""

@@ -18,6 +18,7 @@ from sync.state.nouns import (
     BatchRow,
     BatchState,
     Event,
+    Expiry,
     Generation,
     Lease,
     Outcomes,
@@ -304,6 +305,13 @@ class State(StateReader):
     @abstractmethod
     def remember(self, lease: Lease, name: str, value: str) -> None:
         """Remember a fact about the lease's sync."""
+
+    @abstractmethod
+    def prune(self, lease: Lease, expiry: Expiry) -> dict[str, int]:
+        """Delete rows of the lease's sync that expired; returns how many of each kind.
+
+        What may go in one transaction is limited: call it again while it deletes runs or plans.
+        """
 
     @abstractmethod
     def record(self, *events: Event) -> None:

@@ -6,7 +6,8 @@ LedgerReader            reads.py      looks
    ├─ RunLedger         sending.py    runs, batches, attempts
    ├─ SettleLedger      settling.py   the end of a run
    ├─ ErasureLedger     erasing.py    people who are forgotten
-   └─ AlertLedger       alerting.py   alerts, and the messages that tell of them
+   ├─ AlertLedger       alerting.py   alerts, and the messages that tell of them
+   └─ RetentionLedger   retention.py  rows that are old
       Ledger            here: all of it, and the small things
 """
 
@@ -28,6 +29,7 @@ from sync.state.erasing import ErasureLedger
 from sync.state.leases import Record
 from sync.state.nouns import Event, Lease, RunRequest
 from sync.state.planning import PlanLedger
+from sync.state.retention import RetentionLedger
 from sync.state.schema import migrate
 from sync.state.sending import RunLedger
 from sync.state.settling import SettleLedger, present
@@ -57,7 +59,7 @@ def open_ledger(path: Path, *, record: Record | None = None, busy_timeout: float
     return Ledger(database, record)
 
 
-class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger):
+class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, RetentionLedger):
     """The whole of `State` on one database; any number of threads may call it."""
 
     @property

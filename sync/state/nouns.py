@@ -23,6 +23,7 @@ __all__ = [
     "Counts",
     "Decision",
     "Event",
+    "Expiry",
     "Generation",
     "Lease",
     "Outcomes",
@@ -399,3 +400,17 @@ class Settlement:
     plan_status: PlanStatus | None = None
     error: Mapping[str, str] | None = None
     events: Sequence[Event] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What may go, as moments in seconds since the epoch: whatever ended before them.
+
+    `needed` are runs to keep whatever their age, and `from_run` is one from which on all are kept.
+    """
+
+    unchanged: float  # runs that had nothing to do, refreshes, requests
+    runs: float  # all others, with batches, receipts, plans and decisions
+    generations: float
+    needed: frozenset[str] = frozenset()
+    from_run: str = ""

@@ -1,4 +1,4 @@
-"""A daemon that is killed while platforms are at work, or that hangs for good: nothing is lost, and it comes back."""
+"""A daemon that is killed while platforms are at work, or that hangs for good: nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a daemon does over a long life: jobs asked about later, turns, runs that are stuck, and what systemd hears."""
+"""What a daemon does over a long life: jobs asked about later, turns, stuck runs, and what systemd hears."""
 
 from __future__ import annotations
 
