@@ -58,6 +58,7 @@ WRITES = (
     "claim_messages",
     "end_messages",
     "mute",
+    "prune",
 )
 """The ledger's writes: each has a point `NAME.before` its transaction and one `NAME.after` the commit."""
 
@@ -85,6 +86,13 @@ POINTS: dict[str, str] = {
     "request.answered": "the destination answered, and the answer is not kept",
     "poll.answered": "the platform told how far a job is, and that is not kept",
     "message.sent": "a notifier took a message, and the ledger does not know",
+    "retention.pruned": "rows that are old are gone, and their files are there",
+    "backup.snapshot": "a copy of the ledger is beside the backup, which is not begun",
+    "backup.written": "the archive is whole, and has no name",
+    "restore.marked": "nobody may use the state folder, and it is as it was",
+    "restore.emptied": "what was there is aside",
+    "restore.file": "a file of the archive is in place",
+    "restore.adapted": "all are, and the ledger is fit for its new time, but not in place",
     "checkpoint.key": "the signing key is made and not pinned in the second place",
     "checkpoint.pinned": "it is pinned there, and has no name",
     "checkpoint.signed": "a checkpoint is signed and in neither place",

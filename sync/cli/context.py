@@ -82,8 +82,10 @@ class Session:
     ) -> Runner:
         """Plans and runs in this command's name."""
         from sync.engine.runner import Runner
+        from sync.state.restoring import refuse_restoring
 
         _log(self.options)
+        refuse_restoring(self.engine.folder)
         self.audit.ready()
         self.ledger.check()
         return Runner(self.ledger, self.engine, actor=self.actor, trigger=trigger, observer=observer, stop=stop)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from sync.cli import output, words
+from sync.cli import output, state_backup, words
 from sync.cli.context import Session, opened, reason_of
 from sync.cli.options import Options, SyncName, group
 from sync.cli.state_change import forget, migrate, take_over
@@ -119,6 +120,35 @@ def migrate_command(options: Options, sync: str, to: str, reason: str) -> None:
             output.say(f'  next: members = "local" under [sources.{name}] in config.toml')
         else:
             output.say(f"  next: {session.command(f'plan {sync}')}")
+
+
+@command.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def backup_command(options: Options, file: Path) -> None:
+    """Write the ledger and the files it names to FILE, while a daemon may go on working.
+
+    Encrypted files stay encrypted. Members that a warehouse keeps are not in it, nor are the audit log's
+    checkpoints.
+    """
+    with opened(options) as session:
+        state_backup.back_up(session, file)
+
+
+@command.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--reason", required=True, help="Why; kept in the audit log.")
+@click.option("--over", is_flag=True, help="A state is there: move it aside, and put the backup in its place.")
+@click.option("--in-step", is_flag=True, help="Nothing was sent since the backup was made: pause nothing.")
+@click.pass_obj
+def restore_command(options: Options, file: Path, reason: str, over: bool, in_step: bool) -> None:
+    """Put the state that FILE has into the state folder. Every byte of it is checked first.
+
+    What was sent since the backup was made, it does not know: so every sync that ever sent anything is paused, for
+    a person to compare and to resume.
+    """
+    with opened(options) as session:
+        state_backup.restore(session, file, reason_of(reason), over=over, in_step=in_step)
 
 
 def _data(session: Session, sync: str) -> dict[str, Any]:

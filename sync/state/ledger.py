@@ -29,6 +29,7 @@ from sync.state.erasing import ErasureLedger
 from sync.state.leases import Record
 from sync.state.nouns import Event, Lease, RunRequest
 from sync.state.planning import PlanLedger
+from sync.state.restoring import refuse_restoring
 from sync.state.retention import RetentionLedger
 from sync.state.schema import migrate
 from sync.state.sending import RunLedger
@@ -47,6 +48,7 @@ def open_ledger(path: Path, *, record: Record | None = None, busy_timeout: float
     waited for. Raises `StateError` where the file is locked, read-only, of a later version or not a ledger, and
     `Corrupt` where it is damaged.
     """
+    refuse_restoring(path.parent)
     database = Database(path, busy_timeout)
     reached("ledger.opened")
     try:

@@ -15,6 +15,7 @@ from tests.acceptance import faults
 from tests.crash.ground import SYNC, GroundOf
 from tests.crash.scenarios import SCENARIOS, Scenario
 from tests.crash.test_alert_kills import OF_MUTING, OF_TELLING
+from tests.crash.test_backup_kills import OF_A_BACKUP, OF_A_RESTORE, OF_RETENTION
 from tests.crash.test_erasure_kills import OF_REMEMBERING, OF_THE_COMMAND, OF_THE_RUN
 from tests.crash.test_log_kills import OF_THE_LOG
 from tests.crash.test_member_kills import OF_A_MOVE, OF_A_PART, OF_AN_ERASED_PART
@@ -121,6 +122,8 @@ ELSEWHERE = ("pause", "reset", "set_rejected", "request_run", "take_request")
 def test_every_point_is_killed_at() -> None:
     here = {*OF_THE_COMMAND, *OF_THE_RUN, *OF_REMEMBERING, *OF_THE_LOG} | {point for _, point, _ in CASES}
     here |= {*OF_A_PART, *OF_A_MOVE, *OF_AN_ERASED_PART, *OF_TELLING, *OF_MUTING}
+    here |= {*OF_RETENTION, *OF_A_BACKUP, *OF_A_RESTORE}
+    here |= {*OF_A_PART, *OF_A_MOVE, *OF_AN_ERASED_PART}
     here |= {f"{write}.{s}" for write in ELSEWHERE for s in ("before", "after")}
 
     assert here == set(POINTS)
