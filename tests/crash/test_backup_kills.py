@@ -19,7 +19,7 @@ OF_RETENTION = ("prune.before", "prune.after", "retention.pruned")
 OF_A_BACKUP = ("backup.snapshot", "backup.written")
 OF_A_RESTORE = ("restore.marked", "restore.emptied", "restore.file", "restore.adapted")
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
 
 def until(done: Callable[[], bool], seconds: float = 60.0) -> None:

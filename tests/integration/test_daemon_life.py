@@ -221,8 +221,9 @@ def test_a_run_without_a_sign_of_life_is_shown_as_stuck_and_told_to_end(world: W
     world.desk.answers.append(hanging)
     asked_for(world)
     ended: list[Ended] = []
-    with Serving(real_daemon(world, ended, stuck_after=0.5, quit_after=30)) as daemon:
+    with Serving(real_daemon(world, ended, quit_after=30)) as daemon:
         until(hangs.is_set)
+        daemon.watchdog._after = 0.2
         until(lambda: any(life.stuck for life in daemon.workers.lives.values()))
         seen = standing(world.ledger, world.job.cohort, world.job.sync)
         released.set()
@@ -264,10 +265,12 @@ def test_a_run_that_cannot_be_ended_ends_the_process(ledger: Ledger) -> None:
 def test_waiting_on_purpose_is_a_sign_of_life(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sync.engine.dispatch._TELL_WAITING", 0.2)
     world.delivery = replace(world.delivery, rate_limited_for=60.0)
-    world.desk.answers.append(RateLimited("slow down", retry_after=2.0))
+    world.desk.answers.append(RateLimited("slow down", retry_after=3.0))
     asked_for(world)
     ended: list[Ended] = []
-    with Serving(real_daemon(world, ended, stuck_after=1.0)):
+    with Serving(real_daemon(world, ended)) as daemon:
+        until(lambda: world.desk.pushes != [])
+        daemon.watchdog._after = 1.5
         until(lambda: ended != [], 30)
 
     assert not ended[0].stuck
