@@ -24,7 +24,6 @@ from pydantic_settings import (
 
 from sync.address import ListenAddress
 from sync.conditions import CONDITIONS, Condition
-from sync.engine.job import DeliverySettings, EngineSettings
 from sync.engine.job import DeliverySettings, EngineSettings, RetentionSettings
 from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest

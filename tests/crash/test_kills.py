@@ -123,7 +123,6 @@ def test_every_point_is_killed_at() -> None:
     here = {*OF_THE_COMMAND, *OF_THE_RUN, *OF_REMEMBERING, *OF_THE_LOG} | {point for _, point, _ in CASES}
     here |= {*OF_A_PART, *OF_A_MOVE, *OF_AN_ERASED_PART, *OF_TELLING, *OF_MUTING}
     here |= {*OF_RETENTION, *OF_A_BACKUP, *OF_A_RESTORE}
-    here |= {*OF_A_PART, *OF_A_MOVE, *OF_AN_ERASED_PART}
     here |= {f"{write}.{s}" for write in ELSEWHERE for s in ("before", "after")}
 
     assert here == set(POINTS)
