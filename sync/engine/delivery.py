@@ -15,6 +15,7 @@ from sync.engine.dispatch import Dispatch
 from sync.engine.polling import Poller
 from sync.engine.sending import Sender
 from sync.sdk.nouns import Batch
+from sync.spans import carried
 from sync.state.nouns import BatchRow, BatchState
 
 __all__ = ["deliver"]
@@ -73,7 +74,7 @@ def _send(dispatch: Dispatch, sender: Sender, batches: Iterator[tuple[BatchRow, 
         for row, batch in batches:
             if dispatch.over:
                 break
-            under_way.add(pool.submit(sender.send, row, batch))
+            under_way.add(pool.submit(carried(sender.send), row, batch))
             if len(under_way) >= workers * 2:
                 _, under_way = wait(under_way, return_when=FIRST_COMPLETED)
         wait(under_way)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sync.engine.job import DeliverySettings, SyncJob
@@ -12,11 +12,12 @@ from sync.engine.lease import LeaseKeeper
 from sync.engine.pacing import Pacer
 from sync.engine.receipts import discreet, read, the_same_for_all
 from sync.engine.report import Observer
-from sync.engine.tally import Tally
+from sync.engine.tally import Tally, by_op
 from sync.errors import AuthError, HeadgateError, ProtocolError
 from sync.logging import hide_secrets
 from sync.sdk.nouns import Batch, Delivery, Receipt, Status
 from sync.sdk.values import mask
+from sync.spans import happened, watched
 from sync.state.base import State
 from sync.state.nouns import Attempt, BatchRow, Outcomes, Run, RunStatus
 
@@ -59,6 +60,7 @@ class Dispatch:
     observer: Observer
     stop: threading.Event
     tally: Tally
+    planned: Mapping[str, int] = field(default_factory=dict)  # op -> changes of the plan that this run sends
     cause: BaseException | None = None  # why it halts
     _halted: threading.Event = field(default_factory=threading.Event)
     _remarked: set[str] = field(default_factory=set)
@@ -142,10 +144,12 @@ class Dispatch:
         """One outcome for every record of a batch."""
         return discreet(the_same_for_all(row, batch, status, reason), row, batch, self.private)
 
-    def acknowledge(self, attempt: Attempt, outcomes: Outcomes) -> None:
-        """Keep the answer, count it, and stop where too much goes wrong."""
+    def acknowledge(self, attempt: Attempt, batch: Batch, outcomes: Outcomes) -> None:
+        """Keep the answer, count it, tell of it, and stop where too much goes wrong."""
         self.state.acknowledge(self.keeper.lease, attempt, outcomes)
         self.tally.add(outcomes)
+        if watched():
+            self._tell(self._whole("applied") if self.snapshot else by_op(batch.changes, outcomes))
         self._break()
 
     def unclear(self, attempt: Attempt, row: BatchRow, batch: Batch, why: str) -> None:
@@ -154,12 +158,22 @@ class Dispatch:
         if self.snapshot:
             self.park(row)
         else:
-            self.acknowledge(attempt, self.alike(row, batch, Status.UNKNOWN, why))
+            self.acknowledge(attempt, batch, self.alike(row, batch, Status.UNKNOWN, why))
 
     def park(self, row: BatchRow) -> None:
         """Keep the batch as it is for the end of the run; it is not sent again."""
         self.state.park(self.keeper.lease, row.run, row.number)
         self.tally.park(row.size)
+        self._tell(self._whole("unknown") if self.snapshot else {(row.op, "unknown"): row.size})
+
+    def _whole(self, outcome: str) -> dict[tuple[str, str], int]:
+        """A whole audience has one outcome; what changed in it has it, too."""
+        return {(op, outcome): changes for op, changes in self.planned.items()}
+
+    def _tell(self, outcomes: Mapping[tuple[str, str], int]) -> None:
+        for (op, outcome), changes in outcomes.items():
+            if changes:
+                happened("changes", sync=self.job.name, op=op, outcome=outcome, changes=changes)
 
     def progress(self) -> None:
         """Tell how far it is."""

@@ -21,7 +21,7 @@ from sync.engine.proposal import judged_again, rest_of
 from sync.engine.reconcile import Verified, compared
 from sync.engine.report import SyncReport, joined, with_erased, with_rest, with_waiting
 from sync.engine.revert import Reverting, find_run
-from sync.engine.running import Means, Running
+from sync.engine.running import Means, RunIds, Running
 from sync.engine.scratch import scratch
 from sync.engine.trust import refuse_older_ledger
 from sync.errors import DecisionError, HeadgateError
@@ -35,15 +35,17 @@ __all__ = ["Execution"]
 class Execution:
     """Plans or runs one sync, once."""
 
-    def __init__(self, means: Means, job: SyncJob, keeper: LeaseKeeper, *, first_run: bool) -> None:
+    def __init__(
+        self, means: Means, job: SyncJob, keeper: LeaseKeeper, *, first_run: bool, ids: RunIds | None = None
+    ) -> None:
         self.job = job
         self.keeper = keeper
         self.first_run = first_run
         self.kept_back = False  # did this execution deliver a plan without its removals, as a person decided
-        self.state, self.settings, self.tell = means.state, means.settings, means.observer
+        self.state, self.settings = means.state, means.settings
         self.cause = f"{means.trigger}: {means.actor}"
         self.cause_actor = means.actor
-        self.running = Running(means, job, keeper)
+        self.running = Running(means, job, keeper, ids or RunIds())
         self.reading: Reading | None = None
         self._observations: set[str] = set()  # refreshes that are kept already
 
@@ -65,7 +67,7 @@ class Execution:
         """Compare the destination's audience with the members; a reason to `repair` makes a plan that does."""
         refuse_older_ledger(self.state, self.settings, self.job.name)
         self._refuse_open_run()
-        self.tell.phase(self.job.name, "compare")
+        self.running.means.phase(self.job, "compare")
         means = self.running.means
         pacer = means.pacers.of(self.job.account, self.job.limits.rates, lifetime(self.settings.delivery))
         audience = Audience(self.job, self.keeper, pacer, self.settings.delivery, means.stop)
@@ -185,7 +187,7 @@ class Execution:
         again = resumed is not None and resumed.plan is not None and resumed.plan.origin == run.id
         if resumed is not None and (resumed.code or again):
             return resumed
-        self.tell.phase(self.job.name, "revert", run.id)
+        self.running.means.phase(self.job, "revert", run.id)
         plan = Reverting(self.state, self.settings, self.job, run).plan()
         if plan is None:
             note = f"everything that run {run.id} changed is as it was before"
@@ -267,7 +269,7 @@ class Execution:
 
     @contextmanager
     def _observed(self, *, whole: bool = False) -> Iterator[Observed]:
-        self.tell.phase(self.job.name, "refresh")
+        self.running.means.phase(self.job, "refresh")
         stop = self.running.means.stop
         with observe(self.state, self.settings, self.job, self.cause, stop, whole=whole) as seen:
             self.reading = seen.reading
@@ -277,7 +279,7 @@ class Execution:
         return Planner(self.state, self.settings, self.job, first_run=self.first_run, kept_back=self.kept_back)
 
     def _difference(self, seen: Observed) -> Difference:
-        self.tell.phase(self.job.name, "diff", f"{seen.refresh.rows:,} rows")
+        self.running.means.phase(self.job, "diff", f"{seen.refresh.rows:,} rows")
         remember_types(self.state, self.keeper.lease, self.job, seen)
         difference = self._planner().difference(seen)
         self._void_overtaken(difference)
@@ -299,7 +301,7 @@ class Execution:
         if waiting is not None:
             self._refuse_damaged(waiting)
             return waiting
-        self.tell.phase(self.job.name, "guard", f"{difference.diff.changes:,} changes")
+        self.running.means.phase(self.job, "guard", f"{difference.diff.changes:,} changes")
         plan = planner.plan(difference, ops, kept_back=kept_back)
         self._note(difference)
         return self._kept(plan)

@@ -12,6 +12,7 @@ from sync.errors import AuthError, DestinationError, HeadgateError, ProtocolErro
 from sync.faultpoints import reached
 from sync.sdk.connector import Connector, Polls
 from sync.sdk.nouns import Batch, Job, Receipt
+from sync.spans import span
 from sync.state.nouns import Attempt, BatchRow, BatchState, RunStatus
 
 __all__ = ["Poller"]
@@ -43,7 +44,8 @@ class Poller:
             self._sleep(waiting, until)
             now = time.monotonic()
             for row, batch in self._read([row for row in waiting if self._due_at(row) <= now]):
-                self._ask(row, batch)
+                with span("batch", batch=row.id, number=row.number, op=row.op, records=row.size):
+                    self._ask(row, batch)
             waiting = self._waiting(phase)
         self._state.set_run(self._keeper.lease, self._dispatch.run.id, RunStatus.SENDING)
 
@@ -97,7 +99,7 @@ class Poller:
             self._state.keep_job(self._keeper.lease, attempt, kept)
         else:
             outcomes = self._dispatch.read(row, batch, [*row.job.settled, *outcome])
-            self._dispatch.acknowledge(attempt, outcomes)
+            self._dispatch.acknowledge(attempt, batch, outcomes)
 
     def _later(self, row: BatchRow, error: Unavailable) -> None:
         self._dispatch.pacer.failed(error)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from sync.engine.execution import Execution
@@ -15,14 +14,17 @@ from sync.engine.pacing import Pacers
 from sync.engine.reconcile import Verified
 from sync.engine.report import Observer, SilentObserver, SyncReport
 from sync.engine.retention import prune_when_due
-from sync.engine.running import Means
+from sync.engine.running import Means, RunIds
 from sync.engine.sync_log import write as write_log
 from sync.errors import DecisionError, Fenced, HeadgateError, LeaseHeld, SourceError, StateError
 from sync.sdk.nouns import Op
+from sync.spans import Span, span
 from sync.state.base import State
 from sync.state.nouns import Event, Run, RunStatus
 
 __all__ = ["Runner"]
+
+_COUNTS = ("applied", "accepted", "rejected", "deferred", "unknown", "requests", "retries")
 
 
 class Runner:
@@ -73,29 +75,14 @@ class Runner:
         `plan` names one plan by digest: exactly that is delivered, or the report says why not. Errors of the
         warehouse, the state and the destination are reported, not raised.
         """
-        started = time.monotonic()
-        try:
-            with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
-                execution = Execution(self._means, job, keeper, first_run=first_run)
-                report = replace(execution.run(only, plan), reading=execution.reading)
-                report = self._logged(job, keeper, report)
-        except HeadgateError as error:
-            report = self._ended_early(job, error, time.monotonic() - started)
-        return replace(report, wall_s=round(time.monotonic() - started, 3))
+        return self._ran(job, lambda execution: execution.run(only, plan), first_run=first_run)
 
     def finish(self, job: SyncJob) -> SyncReport:
         """Go on with a run that was interrupted, or ask about its jobs; nothing is planned and nothing else sent.
 
         Errors are reported as `run` does.
         """
-        started = time.monotonic()
-        try:
-            with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
-                report = Execution(self._means, job, keeper, first_run=False).finish()
-                report = self._logged(job, keeper, report)
-        except HeadgateError as error:
-            report = self._ended_early(job, error, time.monotonic() - started)
-        return replace(report, wall_s=round(time.monotonic() - started, 3))
+        return self._ran(job, lambda execution: execution.finish())
 
     def verify(self, job: SyncJob, *, samples: int = 3, repair: str = "") -> Verified:
         """Compare the destination's audience with the members; nothing is sent.
@@ -111,19 +98,28 @@ class Runner:
 
         Without `deliver` the plan is only made and kept.
         """
-        started = time.monotonic()
-        try:
-            with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
-                report = Execution(self._means, job, keeper, first_run=False).revert(run, reason, deliver=deliver)
-                report = self._logged(job, keeper, report)
-        except HeadgateError as error:
-            report = self._ended_early(job, error, time.monotonic() - started)
-        return replace(report, wall_s=round(time.monotonic() - started, 3))
+        return self._ran(job, lambda execution: execution.revert(run, reason, deliver=deliver))
+
+    def _ran(
+        self, job: SyncJob, work: Callable[[Execution], SyncReport], *, first_run: bool = False
+    ) -> SyncReport:
+        """The report of a run, made under its lease, told to whoever watches, and kept where it failed."""
+        ids = RunIds()
+        facts = {"sync": job.name, "destination": job.destination, "cohort": job.cohort.name, "run": ids.first}
+        with span("run", **facts, trigger=self._means.trigger) as told:
+            try:
+                with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
+                    execution = Execution(self._means, job, keeper, first_run=first_run, ids=ids)
+                    report = replace(work(execution), reading=execution.reading)
+                    report = self._logged(job, keeper, report)
+            except HeadgateError as error:
+                report = self._ended_early(job, error, ids, told.seconds)
+            return _told(report, told)
 
     def _logged(self, job: SyncJob, keeper: LeaseKeeper, report: SyncReport) -> SyncReport:
         """The report, with a note where the sync log could not be brought up to date: that fails no run."""
         if job.log is not None:
-            self._means.observer.phase(job.name, "log")
+            self._means.phase(job, "log")
         notes = [write_log(self.state, self.settings, job, keeper, self.stop), self._pruned(keeper)]
         return replace(report, notes=(*report.notes, *filter(None, notes)))
 
@@ -135,7 +131,7 @@ class Runner:
             return f"what is older than [retention] says was not deleted: {error}"
         return ""
 
-    def _ended_early(self, job: SyncJob, error: HeadgateError, took: float) -> SyncReport:
+    def _ended_early(self, job: SyncJob, error: HeadgateError, ids: RunIds, took: float) -> SyncReport:
         """The report of a run that failed; one that was told to end while it read the source is cancelled."""
         if self.stop.is_set() and isinstance(error, SourceError):
             error = HeadgateError(
@@ -145,9 +141,9 @@ class Runner:
             )
         report = _failed(job, error)
         status = str(RunStatus.CANCELLED) if error.code == "HG520" else report.status
-        return replace(report, status=status, run=self._keep_failure(job, error, took))
+        return replace(report, status=status, run=self._keep_failure(job, error, ids, took))
 
-    def _keep_failure(self, job: SyncJob, error: HeadgateError, took: float) -> str | None:
+    def _keep_failure(self, job: SyncJob, error: HeadgateError, ids: RunIds, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""
         data = {"sync": job.name, "code": error.code, "error": error.message}
         try:
@@ -158,16 +154,16 @@ class Runner:
             if left is not None:
                 self.state.record(Event(self._means.actor, "run.interrupted", left.id, data))
                 return left.id
-            run = self._failed_run(job, error, took)
+            run = self._failed_run(job, error, ids.next(), took)
             self.state.add_run(run, [Event(self._means.actor, f"run.{run.status}", run.id, data)])
         except StateError:
             return None
         return run.id
 
-    def _failed_run(self, job: SyncJob, error: HeadgateError, took: float) -> Run:
+    def _failed_run(self, job: SyncJob, error: HeadgateError, id: str, took: float) -> Run:
         now = self.state.now()
         return Run(
-            id=uuid.uuid4().hex[:12],
+            id=id,
             sync=job.name,
             status=RunStatus.CANCELLED if error.code == "HG520" else RunStatus.FAILED,
             plan=None,
@@ -178,6 +174,15 @@ class Runner:
             finished_at=now,
             error={"code": error.code, "message": error.message},
         )
+
+
+def _told(report: SyncReport, told: Span) -> SyncReport:
+    """The report with the time it took; whoever watches is told of the outcome."""
+    told.learn(status=report.status, **{name: getattr(report, name) for name in _COUNTS})
+    if report.run:
+        told.learn(run=report.run)
+    told.error = report.code
+    return replace(report, wall_s=round(told.seconds, 3))
 
 
 def _failed(job: SyncJob, error: HeadgateError) -> SyncReport:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
+from sync import spans
 from sync.engine.approvals import refuse_damaged
 from sync.engine.batches import PlanFile, cut
 from sync.engine.delivery import deliver
@@ -22,11 +24,12 @@ from sync.engine.tally import Tally
 from sync.engine.trust import refuse_little_room, whole
 from sync.errors import HeadgateError
 from sync.sdk.nouns import Op
+from sync.spans import Fact
 from sync.state import mark
 from sync.state.base import State
 from sync.state.nouns import BatchState, Event, Plan, PlanKind, PlanStatus, Run, RunStatus, Verdict, VerdictAnswer
 
-__all__ = ["Means", "Running"]
+__all__ = ["Means", "RunIds", "Running"]
 
 _JOB_PATIENCE = 7 * 86400.0  # seconds that a run is kept open for nothing but its jobs
 
@@ -43,6 +46,27 @@ class Means:
     stop: threading.Event
     pacers: Pacers
 
+    def phase(self, job: SyncJob, name: str, detail: str = "", **facts: Fact) -> None:
+        """Tell that a phase begins."""
+        self.observer.phase(job.name, name, detail)
+        spans.phase(name, **facts)
+
+
+class RunIds:
+    """Ids of one execution's runs: the first is known before it begins."""
+
+    def __init__(self) -> None:
+        self.first = _new_id()
+        self._ids = chain([self.first], iter(_new_id, ""))
+
+    def next(self) -> str:
+        """One that no other run has."""
+        return next(self._ids)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
 
 @dataclass(frozen=True)
 class Running:
@@ -51,6 +75,7 @@ class Running:
     means: Means
     job: SyncJob
     keeper: LeaseKeeper
+    ids: RunIds = field(default_factory=RunIds)
 
     def carry_out(self, plan: Plan, ops: frozenset[Op]) -> SyncReport:
         """Open a run of these ops of a plan that may be delivered, and deliver it."""
@@ -124,7 +149,7 @@ class Running:
         means = self.means
         mark.put(means.settings.folder, self.job.name, run.id)  # before the first byte
         tally = Tally(planned=_planned(plan, run.ops))
-        means.observer.phase(self.job.name, "deliver", f"{tally.planned:,} records")
+        means.phase(self.job, "deliver", f"{tally.planned:,} records", run=run.id, records=tally.planned)
         dispatch = Dispatch(
             state=means.state,
             keeper=self.keeper,
@@ -135,12 +160,13 @@ class Running:
             observer=means.observer,
             stop=means.stop,
             tally=tally,
+            planned={str(op): getattr(plan.counts, op) for op in run.ops},
         )
         try:
             deliver(dispatch, file)
         except Halt as halt:
             return self._halted(plan, run, tally, halt)
-        means.observer.phase(self.job.name, "record")
+        means.phase(self.job, "record", run=run.id)
         status = self._settle(plan, run, tally, RunStatus.COMPLETED, None)
         if plan.kind is PlanKind.DIFF:
             means.state.remember(self.keeper.lease, "definition", definition_of(self.job))
@@ -213,7 +239,7 @@ class Running:
     ) -> Run:
         """A run of this sync that starts now."""
         return Run(
-            id=uuid.uuid4().hex[:12],
+            id=self.ids.next(),
             sync=self.job.name,
             status=status,
             plan=plan,

@@ -30,6 +30,7 @@ from sync.errors import (
 from sync.faultpoints import reached
 from sync.sdk.connector import Connector, Polls
 from sync.sdk.nouns import Batch, Job, Status
+from sync.spans import happened, span
 from sync.state.holder import boot_clock
 from sync.state.nouns import Attempt, BatchRow, BatchState, Outcomes, RunStatus
 
@@ -100,6 +101,7 @@ class Sender:
             push.requests += 1
         dispatch.pacer.leave()
         dispatch.tally.request()
+        happened("request")
         reached("request.leaving")
         return leaves + dispatch.settings.request_timeout
 
@@ -107,14 +109,16 @@ class Sender:
 
     def _try(self, row: BatchRow, batch: Batch) -> None:
         try:
-            for attempt in retrying(self._dispatch.settings, self._dispatch.wait, before=self._note_retry):
-                with attempt:
-                    self._attempt(row, batch)
+            with span("batch", batch=row.id, number=row.number, op=row.op, records=row.size):
+                for attempt in retrying(self._dispatch.settings, self._dispatch.wait, before=self._note_retry):
+                    with attempt:
+                        self._attempt(row, batch)
         except Unavailable as error:
             raise self._down(error.message, error.code, error.retry_after) from error
 
     def _note_retry(self, state: RetryCallState) -> None:
         self._dispatch.tally.retry()
+        happened("retry")
         error = state.outcome.exception() if state.outcome else None
         self._dispatch.observer.note(self._job.name, f"{error}; trying again")
 
@@ -164,7 +168,7 @@ class Sender:
             self._unclear(push, batch, f"the connector failed ({type(error).__name__})")
         else:
             self._dispatch.pacer.answered()
-            self._keep(push, answer)
+            self._keep(push, batch, answer)
         finally:
             self._local.push = None
 
@@ -194,12 +198,12 @@ class Sender:
         for attempt in push.attempts[: len(push.attempts) - keep]:
             self._state.settle(self._keeper.lease, attempt)
 
-    def _keep(self, push: _Push, answer: Outcomes | Job) -> None:
+    def _keep(self, push: _Push, batch: Batch, answer: Outcomes | Job) -> None:
         self._settle(push, 1)
         if isinstance(answer, Job):
             self._state.keep_job(self._keeper.lease, push.attempts[-1], answer)
         else:
-            self._dispatch.acknowledge(push.attempts[-1], answer)
+            self._dispatch.acknowledge(push.attempts[-1], batch, answer)
 
     def _unclear(self, push: _Push, batch: Batch, why: str) -> None:
         self._dispatch.unclear(push.attempts[-1], push.row, batch, why)
@@ -235,7 +239,8 @@ class Sender:
             self._unclear(push, batch, str(error))
         elif row.size == 1:
             why = error.detail.strip() or error.message
-            self._dispatch.acknowledge(self._refusal(push), self._dispatch.alike(row, batch, Status.REJECTED, why))
+            refused = self._dispatch.alike(row, batch, Status.REJECTED, why)
+            self._dispatch.acknowledge(self._refusal(push), batch, refused)
         else:
             self._split(push, batch)
 

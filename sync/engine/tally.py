@@ -7,9 +7,25 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sync.sdk.nouns import Change
 from sync.state.nouns import BatchRow, BatchState, Outcomes
 
-__all__ = ["Tally"]
+__all__ = ["Tally", "by_op"]
+
+
+def by_op(changes: Iterable[Change], outcomes: Outcomes) -> dict[tuple[str, str], int]:
+    """(op, outcome) -> how many changes of a batch had it.
+
+    Where some changes of several ops were applied and others accepted, nobody kept which: their op is `mixed`.
+    """
+    rest = Counter(str(change.op) for change in changes)
+    found = Counter((str(op), str(status)) for _, _, op, status, _ in outcomes.exceptions)
+    rest.subtract(Counter(str(op) for _, _, op, _, _ in outcomes.exceptions))
+    ops = [op for op, left in rest.items() if left > 0]
+    if outcomes.applied and outcomes.accepted:
+        op = ops[0] if len(ops) == 1 else "mixed"
+        return {**found, (op, "applied"): outcomes.applied, (op, "accepted"): outcomes.accepted}
+    return {**found, **{(op, "accepted" if outcomes.accepted else "applied"): rest[op] for op in ops}}
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ import httpx
 from sync.errors import AuthError, DestinationError, ProtocolError, RateLimited, RequestError, Unavailable
 from sync.sdk.compression import ACCEPTED
 from sync.sdk.wire import MAX_ANSWER, OVER, Transport, boot_now, host_of, unreachable
+from sync.spans import span
 
 if TYPE_CHECKING:
     from sync.sdk.connector import Config, Connector
@@ -102,7 +103,9 @@ class _Gate(httpx.BaseTransport):
         if over is not None:
             request.extensions = {**request.extensions, OVER: over}
         self._client.meter.count()
-        response = self._inner.handle_request(request)
+        with span("request", method=request.method, host=request.url.host) as exchange:
+            response = self._inner.handle_request(request)
+            exchange.learn(status=response.status_code)
         response.encoding = "utf-8"  # a charset can be anything, a decompressor too
         if response.status_code in _FOLLOWED:
             response.headers.pop("location", None)  # httpx would read it, though it is not to follow it

@@ -208,7 +208,7 @@ def _acknowledged_before() -> list[Patch]:
 
     return [
         patch.object(Sender, "_answer", answer),
-        patch.object(Sender, "_keep", lambda self, push, answer: None),
+        patch.object(Sender, "_keep", lambda *_: None),
     ]
 
 
