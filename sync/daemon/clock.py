@@ -21,6 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sync.daemon.chores import guarded
 from sync.engine.job import SyncJob
 from sync.engine.pauses import pause_of
+from sync.errors import HeadgateError
 from sync.schedule import Cron, Every, parse, slot, slot_time
 from sync.state.base import State
 from sync.state.holder import alive
@@ -65,6 +66,8 @@ class Clock:
         self._strayed = False
         self._scheduler: Any = None
         self._taken_over: dict[str, int] = {}  # sync -> epoch of the lease that was looked at
+        self.ticked = 0.0  # when it last found that a sync is due, in seconds since the epoch
+        self.refused = ""  # the code of what is wrong with changed files, while older ones are in force
 
     @property
     def jobs(self) -> Mapping[str, SyncJob]:
@@ -87,6 +90,13 @@ class Clock:
         due = (item.trigger.next_after(item.since) for item in timed)
         return all(at is None or at > edge for at in due)
 
+    @property
+    def late(self) -> float:
+        """For how many seconds a tick has been due: next to none where the clock ticks."""
+        jobs = self._scheduler.get_jobs() if self._scheduler is not None else ()
+        due = [job.next_run_time for job in jobs if job.next_run_time is not None]
+        return max(0.0, (datetime.now(UTC) - min(due)).total_seconds()) if due else 0.0
+
     def start(self) -> None:
         """Read the files and tick from now on. Raises `ProjectError`."""
         self._scheduler = BackgroundScheduler(
@@ -104,7 +114,12 @@ class Clock:
 
     def read(self) -> None:
         """Read the files and set the clock by them. Raises `ProjectError`; what was read before holds then."""
-        jobs = {job.name: job for job in self._load()}
+        try:
+            jobs = {job.name: job for job in self._load()}
+        except HeadgateError as error:
+            self.refused = error.code
+            raise
+        self.refused = ""
         now, timed = datetime.now(UTC), dict[str, _Timed]()
         for name, job in jobs.items():
             if job.sync.schedule is None or job.sync.disabled:
@@ -133,6 +148,7 @@ class Clock:
         A tick by a clock that was set puts the next one off as far, even where it is right again by the time
         that somebody looks.
         """
+        self.ticked = time.time()
         self._strayed |= self._stepped
         with self._lock:
             item = self._timed.get(name)

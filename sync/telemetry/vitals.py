@@ -1,0 +1,114 @@
+"""Is the daemon alive, and is it ready: for probes of a service manager, a container or a load balancer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from sync.engine.job import SyncJob
+from sync.errors import StateError
+from sync.state.ledger import Ledger
+
+__all__ = ["Check", "Ticking", "Vitals", "answer"]
+
+TURNS_WITHIN = 90.0
+"""Seconds in which the main loop turns, or the daemon is dead: longer than it may wait for a locked ledger."""
+TICKS_WITHIN = 60.0
+"""Seconds by which a tick may be late."""
+_KEPT_S = 2.0
+"""Seconds for which it is not tried again whether the ledger can be written."""
+
+
+class Ticking(Protocol):
+    """What is asked of the daemon's clock."""
+
+    ticked: float
+    refused: str
+
+    @property
+    def jobs(self) -> Mapping[str, SyncJob]:
+        """The syncs in force."""
+
+    @property
+    def late(self) -> float:
+        """For how many seconds a tick has been due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. `why` says what is wrong."""
+
+    check: str
+    ok: bool
+    why: str = ""
+
+
+class Vitals:
+    """The vital signs of one daemon; `beat` is called by its main loop, the rest by any thread.
+
+    `stopping` says whether it drains: it is alive then, whatever its main loop does, and not ready.
+    """
+
+    def __init__(self, ledger: Ledger, clock: Ticking, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.clock = clock
+        self._ledger, self._stopping = ledger, stopping
+        self._beat = time.monotonic()
+        self._lock = threading.Lock()
+        self._written: tuple[float, Check] = (float("-inf"), Check("ledger", ok=False))
+
+    def beat(self) -> None:
+        """The main loop turns."""
+        self._beat = time.monotonic()
+
+    @property
+    def turned(self) -> float:
+        """When it last did, in seconds since the epoch."""
+        return time.time() - (time.monotonic() - self._beat)
+
+    def alive(self) -> list[Check]:
+        """Is there any sense in letting the process go on."""
+        return [self._loop()]
+
+    def ready(self) -> list[Check]:
+        """Does it do what it is there for, with the files as they are now."""
+        draining = Check("draining", ok=not self._stopping(), why="it drains and ends" if self._stopping() else "")
+        return [draining, self._loop(), self._clock(), self._files(), self._writes()]
+
+    def _loop(self) -> Check:
+        silent = time.monotonic() - self._beat
+        ok = silent <= TURNS_WITHIN or self._stopping()
+        return Check("loop", ok, "" if ok else f"the main loop has not turned for {silent:.0f}s")
+
+    def _clock(self) -> Check:
+        late = self.clock.late
+        ok = late <= TICKS_WITHIN
+        return Check("clock", ok, "" if ok else f"a tick has been due for {late:.0f}s")
+
+    def _files(self) -> Check:
+        code = self.clock.refused
+        why = f"changed files are refused ({code}) and older ones are in force: `headgate validate` says why"
+        return Check("files", not code, why if code else "")
+
+    def _writes(self) -> Check:
+        with self._lock:
+            at, check = self._written
+            if time.monotonic() - at >= _KEPT_S:
+                check = self._write()
+                self._written = (time.monotonic(), check)
+            return check
+
+    def _write(self) -> Check:
+        try:
+            self._ledger.write_nothing()
+        except StateError as error:
+            return Check("ledger", ok=False, why=f"it cannot be written ({error.code})")
+        return Check("ledger", ok=True)
+
+
+def answer(checks: list[Check]) -> tuple[int, dict[str, Any]]:
+    """The HTTP status and the JSON document that say so: 200 where all is well, else 503."""
+    ok = all(check.ok for check in checks)
+    return 200 if ok else 503, {"status": "ok" if ok else "failing", "checks": [asdict(check) for check in checks]}
