@@ -279,7 +279,7 @@ class Execution:
         return Planner(self.state, self.settings, self.job, first_run=self.first_run, kept_back=self.kept_back)
 
     def _difference(self, seen: Observed) -> Difference:
-        self.running.means.phase(self.job, "diff", f"{seen.refresh.rows:,} rows")
+        self.running.means.phase(self.job, "diff", f"{seen.refresh.rows:,} rows", rows=seen.refresh.rows)
         remember_types(self.state, self.keeper.lease, self.job, seen)
         difference = self._planner().difference(seen)
         self._void_overtaken(difference)

@@ -51,12 +51,25 @@ def figures(ledger: LedgerReader) -> tuple[float, dict[str, Figures]]:
         for query in _QUERIES:
             for sync, *values in connection.execute(query, {"now": now}):
                 _learn(found.setdefault(sync, Figures()), query.selected_columns.keys()[1:], values)
+        for sync, slot, at in connection.execute(_WAITING):
+            _wait(found.setdefault(sync, Figures()), slot, at)
     return now, found
 
 
 def _learn(one: Figures, names: Iterable[str], values: Iterable[Any]) -> None:
     for name, value in zip(names, values, strict=True):
         setattr(one, name, value)
+
+
+def _wait(one: Figures, slot: str, at: float) -> None:
+    """Count a request. Slots of a schedule begin with a digit, those of a person's wish with a letter."""
+    one.waiting += 1
+    one.asked_at = at if one.asked_at is None else min(one.asked_at, at)
+    if slot < ":":
+        one.slot = slot if one.slot is None else min(one.slot, slot)
+
+
+_WAITING = select(_request.sync, _request.slot, _request.at).where(_request.taken_at.is_(None))
 
 
 def _newest(column: sa.Column[Any], sync: sa.Column[str]) -> sa.ScalarSelect[Any]:
@@ -69,10 +82,17 @@ _QUERIES: tuple[sa.Select[Any], ...] = (
     select(_lease.sync, (_lease.expires - STEADY).label("lease_left")).where(
         _lease.holder != "", _lease.expires > STEADY
     ),
-    select(_lease.sync, _generation.members).join_from(
-        tables.lease,
-        tables.generation,
-        (_generation.sync == _lease.sync) & (_generation.number == _newest(_generation.number, _generation.sync)),
+    select(
+        _lease.sync,
+        func.coalesce(
+            select(_generation.members)
+            .where(_generation.sync == _lease.sync)
+            .order_by(_generation.number.desc())
+            .limit(1)
+            .correlate(tables.lease)
+            .scalar_subquery(),
+            0,
+        ).label("members"),
     ),
     select(_lease.sync, func.coalesce(_refresh.newest, _refresh.at).label("newest")).join_from(
         tables.lease, tables.refresh, _refresh.seq == _newest(_refresh.seq, _refresh.sync)
@@ -95,14 +115,6 @@ _QUERIES: tuple[sa.Select[Any], ...] = (
     select(_plan.sync, func.count().label("held_plans"), func.min(_plan.created_at).label("held_since"))
     .where(_HELD, _plan.expires_at > sa.bindparam("now", type_=sa.Double))
     .group_by(_plan.sync),
-    select(
-        _request.sync,
-        func.count().label("waiting"),
-        func.min(_request.at).label("asked_at"),
-        func.min(sa.case((_request.slot < ":", _request.slot))).label("slot"),
-    )
-    .where(_request.taken_at.is_(None))
-    .group_by(_request.sync),
     select(tables.rejected.c.sync, func.count().label("rejected"))
     .where(tables.rejected.c.given_up_at.is_(None))
     .group_by(tables.rejected.c.sync),

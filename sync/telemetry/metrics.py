@@ -126,7 +126,7 @@ class _Gauges(Collector):
     def _of_process(self) -> Iterator[_Sample]:
         clock = self._vitals.clock
         yield "build_info", (version("headgate"), python_version()), 1.0
-        yield "last_turn_timestamp_seconds", (), self._vitals.turned
+        yield "last_turn_timestamp_seconds", (), time.time() - self._vitals.pulse.silent
         yield "last_tick_timestamp_seconds", (), clock.ticked
         yield "clock_late_seconds", (), clock.late
         yield "files_refused", (), float(bool(clock.refused))

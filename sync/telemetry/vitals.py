@@ -12,7 +12,7 @@ from sync.engine.job import SyncJob
 from sync.errors import StateError
 from sync.state.ledger import Ledger
 
-__all__ = ["Check", "Ticking", "Vitals", "answer"]
+__all__ = ["Check", "Pulse", "Ticking", "Vitals", "answer"]
 
 TURNS_WITHIN = 90.0
 """Seconds in which the main loop turns, or the daemon is dead: longer than it may wait for a locked ledger."""
@@ -46,27 +46,35 @@ class Check:
     why: str = ""
 
 
+class Pulse:
+    """Beats as long as a daemon's main loop turns."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        """The main loop turns."""
+        self._last = time.monotonic()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since it last did."""
+        return time.monotonic() - self._last
+
+
 class Vitals:
-    """The vital signs of one daemon; `beat` is called by its main loop, the rest by any thread.
+    """The vital signs of one daemon; any thread may ask.
 
     `stopping` says whether it drains: it is alive then, whatever its main loop does, and not ready.
     """
 
-    def __init__(self, ledger: Ledger, clock: Ticking, stopping: Callable[[], bool] = lambda: False) -> None:
-        self.clock = clock
+    def __init__(
+        self, ledger: Ledger, clock: Ticking, pulse: Pulse, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.clock, self.pulse = clock, pulse
         self._ledger, self._stopping = ledger, stopping
-        self._beat = time.monotonic()
         self._lock = threading.Lock()
         self._written: tuple[float, Check] = (float("-inf"), Check("ledger", ok=False))
-
-    def beat(self) -> None:
-        """The main loop turns."""
-        self._beat = time.monotonic()
-
-    @property
-    def turned(self) -> float:
-        """When it last did, in seconds since the epoch."""
-        return time.time() - (time.monotonic() - self._beat)
 
     def alive(self) -> list[Check]:
         """Is there any sense in letting the process go on."""
@@ -78,7 +86,7 @@ class Vitals:
         return [draining, self._loop(), self._clock(), self._files(), self._writes()]
 
     def _loop(self) -> Check:
-        silent = time.monotonic() - self._beat
+        silent = self.pulse.silent
         ok = silent <= TURNS_WITHIN or self._stopping()
         return Check("loop", ok, "" if ok else f"the main loop has not turned for {silent:.0f}s")
 

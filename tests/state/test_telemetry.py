@@ -24,7 +24,7 @@ from sync.spans import phase as enter_phase
 from sync.state.nouns import RunRequest
 from sync.telemetry.log_ids import LogIds
 from sync.telemetry.metrics import Metrics
-from sync.telemetry.vitals import Vitals
+from sync.telemetry.vitals import Pulse, Vitals
 from tests.state.world import SPEC, Desk, Scripted, World
 
 
@@ -269,7 +269,7 @@ def _labels(labels: dict[str, str]) -> str:
 def metrics_of(world: World) -> Metrics:
     sync = world.job.sync.model_copy(update={"schedule": Schedule(every="1h")})
     ledger, jobs = world.ledger, {world.job.name: replace(world.job, sync=sync)}
-    return Metrics(ledger, world.settings.folder, Vitals(ledger, Standstill(jobs)), lease_ttl=30.0)
+    return Metrics(ledger, world.settings.folder, Vitals(ledger, Standstill(jobs), Pulse()), lease_ttl=30.0)
 
 
 def test_metrics_tell_what_a_run_did_and_what_the_ledger_has(world: World) -> None:
