@@ -19,6 +19,7 @@ from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.run import finish
 from sync.cli.signals import draining
+from sync.cli.telemetry import beating, watched
 from sync.cli.telling import telling
 
 if TYPE_CHECKING:
@@ -47,16 +48,19 @@ def command(options: Options, workers: int | None, once: bool, listen: str | Non
     finished and the rest is resumed by the next start. The second signal quits at once.
     """
     from sync.logging import configure
+    from sync.telemetry.vitals import Pulse
 
     configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
     with nobody_there(), opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
         session.ledger.check()
+        pulse = Pulse()
         with telling(session, lambda: daemon.clock.ticking, once=once) as told:
-            daemon = _daemon(session, stop, workers, told)
-            if once:
-                return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
-            with http.served(session, daemon.clock, http.address(session, listen)):
-                daemon.serve()
+            daemon = _daemon(session, stop, workers, [*told, beating(pulse)])
+            with watched(session, daemon, pulse):
+                if once:
+                    return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
+                with http.served(session, daemon.clock, http.address(session, listen)):
+                    daemon.serve()
             return 0
 
 

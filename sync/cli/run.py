@@ -16,7 +16,7 @@ from sync.cli.options import command as _command
 from sync.cli.revert import job_of
 from sync.cli.samples import samples
 from sync.cli.signals import draining
-from sync.cli.telemetry import telling
+from sync.cli.telemetry import traced
 from sync.documents import report_data
 from sync.engine.pauses import pause_of
 from sync.engine.report import SyncReport, exit_code
@@ -67,7 +67,7 @@ def command(
     why = _why(revert, reason, other=bool(plan or only is not None or first_run))
     with opened(options) as session:
         reports = []
-        with observing(verbose=options.verbose > 0) as observer, draining(_tell) as stop, telling(session):
+        with observing(verbose=options.verbose > 0) as observer, draining(_tell) as stop, traced(session):
             runner = session.runner(observer=observer, stop=stop)
             if revert is not None:
                 reports.append(runner.revert(job_of(session, syncs, revert), revert, why))

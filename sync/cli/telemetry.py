@@ -13,12 +13,13 @@ from sync.spans import Watcher, watching
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
+    from sync.daemon.chores import Chore
     from sync.daemon.service import Daemon
     from sync.daemon.work import Ended
     from sync.telemetry.metrics import Metrics
     from sync.telemetry.vitals import Pulse, Vitals
 
-__all__ = ["Watched", "telling", "watched"]
+__all__ = ["Watched", "beating", "traced", "watched"]
 
 
 class _Sending(Watcher, Protocol):
@@ -39,8 +40,15 @@ class Watched:
         self.metrics.ended(one.job.name, status, one.report.wall_s if one.report is not None else None)
 
 
+def beating(pulse: Pulse) -> Chore:
+    """The chore that shows that the daemon's main loop turns."""
+    from sync.daemon.chores import Chore
+
+    return Chore("pulse", 1.0, pulse.beat)
+
+
 @contextmanager
-def telling(session: Session) -> Iterator[None]:
+def traced(session: Session) -> Iterator[None]:
     """Inside, traces and lineage of runs are sent to where the environment says."""
     with ExitStack() as stack:
         for make in (_traces, _lineage):
@@ -62,7 +70,7 @@ def watched(session: Session, daemon: Daemon, pulse: Pulse) -> Iterator[Watched]
     metrics = Metrics(session.ledger, session.engine.folder, vitals, session.engine.lease_ttl)
     found = Watched(vitals, metrics)
     daemon.workers.tell(found.ended)
-    with watching(LogIds(), metrics), telling(session):
+    with watching(LogIds(), metrics), traced(session):
         yield found
 
 
