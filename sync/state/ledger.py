@@ -80,8 +80,7 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
 
     def write_nothing(self) -> None:
         """Write, durably, what is there already. Raises `StateError` where the ledger cannot be written."""
-        with self._db.write() as connection:
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+        self._db.write_nothing()
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""

@@ -40,7 +40,7 @@ __all__ = ["Lineage", "wanted"]
 
 log = logging.getLogger("headgate.lineage")
 
-PRODUCER = f"https://pypi.org/project/headgate/{version('headgate')}"
+PRODUCER = f"urn:headgate:{version('headgate')}"
 _NAMESPACE = uuid.UUID("5b6f1c1e-7a63-5e0c-9f0a-2f4f6f1b8d11")
 """Of run ids: they are UUIDs there, and made of ours."""
 
