@@ -123,6 +123,11 @@ class _Gauges(Collector):
             families[name].add_metric(labels, value)
         return iter(families.values())
 
+    @property
+    def _jobs(self) -> dict[str, SyncJob]:
+        """The syncs that run, or would."""
+        return {name: job for name, job in self._vitals.clock.jobs.items() if not job.sync.disabled}
+
     def _of_process(self) -> Iterator[_Sample]:
         clock = self._vitals.clock
         yield "build_info", (version("headgate"), python_version()), 1.0
@@ -130,7 +135,7 @@ class _Gauges(Collector):
         yield "last_tick_timestamp_seconds", (), clock.ticked
         yield "clock_late_seconds", (), clock.late
         yield "files_refused", (), float(bool(clock.refused))
-        for job in clock.jobs.values():
+        for job in self._jobs.values():
             yield "sync_info", (job.name, job.destination, job.cohort.name, str(job.sync.mode)), 1.0
             if job.cohort.refresh.stale_after is not None:
                 yield "freshness_limit_seconds", (job.name,), job.cohort.refresh.stale_after
@@ -139,7 +144,7 @@ class _Gauges(Collector):
         with self._lock:
             if time.monotonic() - self._read_at >= _KEPT_S:
                 try:
-                    jobs = self._vitals.clock.jobs
+                    jobs = self._jobs
                     now, known = figures(self._ledger)
                     self._read = [
                         ("ledger_readable", (), 1.0),
