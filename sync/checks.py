@@ -244,8 +244,6 @@ def _check_rules(document: Document, where: Location, sync: Sync, known: Known) 
         fix = "A mapping may only tighten: lower it here, or raise the ceiling in [guardrails] of config.toml."
         yield document.problem((*where, "guardrails", *way), "HG119", sentence, fix)
     yield from _check_approvers(document, where, sync, settings)
-    if sync.schedule is not None:
-        yield from _check_schedule(document, (*where, "schedule"), sync.schedule)
     for number, alert in enumerate(sync.alerts):
         for index, name in enumerate(alert.to):
             if name not in settings.alerts:
@@ -271,18 +269,6 @@ def _check_approvers(document: Document, where: Location, sync: Sync, settings: 
             fix = suggest(name, groups, "Groups") or f"Add `{name} = [...]` to [people.groups] in config.toml."
             location = (*where, "guardrails", "approve", "by", index)
             yield document.problem(location, "HG127", f"there is no group `{name}`", fix)
-
-
-def _check_schedule(document: Document, where: Location, schedule: mapping.Schedule) -> Iterator[Problem]:
-    from sync.schedule import parse
-
-    try:
-        parse(schedule)
-    except ValueError as error:
-        text = str(error)
-        key = "timezone" if "time zone" in text else "cron" if schedule.cron is not None else "every"
-        fix = "Five fields: minute hour day month weekday." if key == "cron" else ""
-        yield document.problem((*where, key), "HG125", text, fix)
 
 
 def _check_delivery(document: Document, where: Location, sync: Sync, spec: ObjectSpec) -> Iterator[Problem]:

@@ -108,6 +108,7 @@ def standing_data(one: Standing) -> dict[str, Any]:
             "finished_at": iso(last.finished_at),
             **last.counts,
         },
+        "schedule": one.schedule,
         "next_run": iso(one.next_runs[0]) if one.next_runs else None,
         "next_runs": [iso(at) for at in one.next_runs],
         "freshness": None if one.freshness is None else round(one.freshness, 3),

@@ -45,6 +45,7 @@ WRITES = (
     "reset",
     "set_rejected",
     "request_run",
+    "notice",
     "take_request",
     "pause",
     "remember",

@@ -8,7 +8,7 @@ from enum import StrEnum
 from sync.durations import format_duration
 from sync.engine.pauses import pause_of
 from sync.mapping import Cohort, Sync
-from sync.schedule import next_runs
+from sync.schedule import next_runs, words
 from sync.state.base import StateReader
 from sync.state.erasures import ErasureState
 from sync.state.holder import alive
@@ -56,6 +56,7 @@ class Standing:
     rejected: int
     held_plan: str | None
     paused: str | None = None  # why, where it or its destination is
+    schedule: str = "on request"  # what makes it run, in words
 
 
 def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
@@ -92,7 +93,11 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
     interrupted = state.open_run(sync.name) if halted else None
     if interrupted is not None and interrupted.status is not RunStatus.WAITING and health is not Health.DISABLED:
         health, reasons = Health.FAILING, ["a run was interrupted, and the next one goes on with it", *reasons]
-    due = next_runs(sync.schedule, now) if activity is not Activity.PAUSED and not sync.disabled else []
+    due = (
+        next_runs(sync.schedule, now, name=sync.name)
+        if activity is not Activity.PAUSED and not sync.disabled
+        else []
+    )
     return Standing(
         sync=sync.name,
         health=health,
@@ -106,6 +111,7 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
         rejected=rejected,
         held_plan=plans[0].id if plans else None,
         paused=None if pause is None else pause[1],
+        schedule=words(sync.schedule),
     )
 
 

@@ -22,6 +22,7 @@ from pydantic_core import core_schema
 
 from sync.conditions import Condition
 from sync.durations import check_rate, parse_duration
+from sync.paths import UsablePath
 from sync.sdk.nouns import Op
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Approve",
     "Cohort",
     "CohortSource",
+    "Dbt",
     "DeliveryRules",
     "Duration",
     "Expect",
@@ -36,10 +38,12 @@ __all__ = [
     "Guardrails",
     "Mapping",
     "Mode",
+    "Poll",
     "RefreshRules",
     "RowRange",
     "Schedule",
     "Sync",
+    "Timetable",
     "Transform",
 ]
 
@@ -114,6 +118,7 @@ class RefreshRules(Model):
 
     every: Duration | None = None
     stale_after: Duration | None = None
+    tier: Name | None = None  # [schedules.NAME] of config.toml: for those of its syncs that have no schedule
 
 
 class RowRange(Model):
@@ -220,18 +225,84 @@ class Guardrails(Model):
     approve: Approve = Approve()
 
 
-class Schedule(Model):
-    """When the daemon runs the sync: a cron line in a time zone, or an interval."""
+def _one_of(model: Model, *names: str) -> None:
+    given = [name for name in names if getattr(model, name) is not None]
+    if len(given) != 1:
+        listed = ", ".join(f"`{name}`" for name in names[:-1])
+        raise ValueError(f"give exactly one of {listed} and `{names[-1]}`")
 
-    cron: str | None = None
-    every: Duration | None = None
-    timezone: str = "UTC"
+
+class Timetable(Model):
+    """When the clock asks for runs, and when it does not: one of `cron`, `every` and `at`."""
+
+    cron: str | None = Field(None, description="A Unix cron line: minute hour day month weekday.")
+    every: Duration | None = Field(None, description="An interval, counted from 1970: 15m.")
+    at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None = Field(
+        None, description='Once a day at this time: "06:00".'
+    )
+    on: Annotated[int, Field(ge=1, le=28)] | Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z,-]*$")] | None = (
+        Field(None, description="With `at`: the day of the month (1 to 28, or last), or weekdays (mon, mon-fri).")
+    )
+    timezone: str = Field("UTC", description="Whose clock is meant: Europe/Berlin.")
+    jitter: Annotated[Duration, Field(le=86400)] | None = Field(
+        None, description="Runs are spread over so long after their slot, each sync at a moment of its own."
+    )
+    blackout: tuple[str, ...] = Field((), description="Windows in which nothing is started: 22:00-06:00; sat,sun.")
 
     @model_validator(mode="after")
-    def _one_of(self) -> Schedule:
-        if (self.cron is None) == (self.every is None):
-            raise ValueError("give either `cron` or `every`")
+    def _when(self) -> Timetable:
+        _one_of(self, *self._kinds())
+        if self.on is not None and self.at is None:
+            raise ValueError("`on` goes with `at`, the time of that day")
         return self
+
+    @classmethod
+    def _kinds(cls) -> tuple[str, ...]:
+        return ("cron", "every", "at")
+
+
+class Dbt(Model):
+    """A dbt run that a sync runs after: by the file dbt writes at its end, or by a webhook of the dbt platform."""
+
+    run_results: UsablePath | None = Field(
+        None, description="dbt's target/run_results.json, from the project's folder."
+    )
+    models: tuple[str, ...] = Field((), description="Nodes of that file that must have succeeded; all without it.")
+    webhook: Name | None = Field(None, description="[webhooks.NAME] of config.toml.")
+    jobs: tuple[str, ...] = Field((), description="Ids of the platform's jobs that count; all without it.")
+
+    @model_validator(mode="after")
+    def _which(self) -> Dbt:
+        _one_of(self, "run_results", "webhook")
+        if self.models and self.run_results is None:
+            raise ValueError("`models` goes with `run_results`: a webhook does not tell of models")
+        if self.jobs and self.webhook is None:
+            raise ValueError("`jobs` goes with `webhook`")
+        return self
+
+
+class Poll(Model):
+    """How often the source is asked whether the cohort's table changed."""
+
+    poll: Annotated[Duration, Field(ge=1)]
+
+
+class Schedule(Timetable):
+    """What makes the daemon run the sync: the clock, another sync, dbt, or a change of its source."""
+
+    after: Name | None = Field(None, description="A sync: each run of it that completed asks for one run.")
+    dbt: Dbt | None = None
+    source: Poll | None = None
+
+    @model_validator(mode="after")
+    def _spread(self) -> Schedule:
+        if self.jitter is not None and self.cron is None and self.every is None and self.at is None:
+            raise ValueError("`jitter` goes with `cron`, `every` or `at`")
+        return self
+
+    @classmethod
+    def _kinds(cls) -> tuple[str, ...]:
+        return (*super()._kinds(), "after", "dbt", "source")
 
 
 class DeliveryRules(Model):

@@ -37,6 +37,7 @@ from sync.settings import CONFIG, Settings, load_settings
 from sync.sources.base import Relation, Source
 from sync.sources.options import MembersOptions, SyncLogOptions
 from sync.state_keys import read_keys
+from sync.timetable import check_schedules, scheduled
 from sync.validation import problems
 
 __all__ = ["MAPPINGS", "Project", "examine", "load", "mapping_digest", "schemas"]
@@ -92,7 +93,8 @@ class Project:
                 yield Candidate(file.mapping.cohort, sync, where), file, index
 
     def _job(self, file: MappingFile, index: int) -> SyncJob:
-        cohort, sync = file.mapping.cohort, file.mapping.syncs[index]
+        cohort = file.mapping.cohort
+        sync = scheduled(file.mapping.syncs[index], cohort, self.settings)
         destination = self.destinations[sync.destination]
         spec = _spec(destination, sync)
         limits = tightened(spec.limits, destination.settings.delivery, sync.delivery)
@@ -128,6 +130,7 @@ class Project:
         try:
             source = self.sources[where.connection].open()
             columns = source.columns(Relation(where.table, where.query))
+            yield from _check_polls(file, source)
         except HeadgateError as error:
             yield file.document.problem(("cohort", "source", way), error.code, error.message, error.fix)
             return
@@ -168,6 +171,17 @@ class Project:
             yield ("alerts", name, "url"), notifier.url
         if self.settings.alerting.dead_man_url is not None:
             yield ("alerting", "dead_man_url"), self.settings.alerting.dead_man_url
+
+
+def _check_polls(file: MappingFile, source: Source) -> Iterator[Problem]:
+    """Schedules that wait for a change of a source that cannot tell of one. Raises `SourceError`."""
+    polls = [i for i, s in enumerate(file.mapping.syncs) if s.schedule is not None and s.schedule.source]
+    where = file.mapping.cohort.source
+    untold = source.version(Relation(where.table, where.query)).untold if polls else ""
+    for index in polls if untold else ():
+        message = f"source {where.connection} cannot tell whether the cohort changed: {untold}"
+        fix = "Give the sync a time (`every: 15m`): an unchanged cohort costs one scan and no request."
+        yield file.document.problem(("syncs", index, "schedule", "source"), "HG142", message, fix)
 
 
 def _log_target(source: BoundSource) -> LogTarget | None:
@@ -222,6 +236,7 @@ def examine(root: Path) -> tuple[Project | None, list[Problem]]:
         found += check_file(file, known)
     found += check_duplicates(files)
     found += check_alerting(settings)
+    found += check_schedules(files, settings)
     warnings = tuple(problem for problem in found if problem.warning)
     return Project(root, settings, tuple(files), destinations, sources, warnings), found
 

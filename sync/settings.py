@@ -27,7 +27,7 @@ from sync.conditions import CONDITIONS, Condition
 from sync.engine.job import DeliverySettings, EngineSettings, RetentionSettings
 from sync.errors import Problem, ProjectError
 from sync.files import Document, Location, Unreadable, known, read_toml, suggest
-from sync.mapping import Approve, DeliveryRules, Duration, Percent
+from sync.mapping import Approve, DeliveryRules, Duration, Name, Percent, Timetable
 from sync.paths import UsablePath
 from sync.sdk.nouns import Op
 from sync.secrets import SecretReference
@@ -168,6 +168,19 @@ class HttpSettings(Section):
     hosts: tuple[str, ...] = Field((), description="Names it is called by, those of a proxy in front of it say.")
 
 
+class BlackoutSettings(Section):
+    """When the daemon starts no run by itself, whatever the schedules say."""
+
+    windows: tuple[str, ...] = Field((), description="Windows of time: 22:00-06:00; sat,sun; mon-fri 08:00-18:00.")
+    timezone: str = Field("UTC", description="Whose clock they are read on.")
+
+
+class WebhookSettings(Section):
+    """`[webhooks.NAME]`: who may tell the daemon that a dbt run ended."""
+
+    secret: SecretReference = Field(description="Where the secret is that the sender signs the body with.")
+
+
 class PeopleSettings(Section):
     """Groups of persons, named in `approve: {by: [...]}`."""
 
@@ -268,6 +281,9 @@ class Settings(BaseSettings):
     people: PeopleSettings = PeopleSettings()
     alerts: dict[str, NotifierSettings] = {}
     alerting: AlertingSettings = AlertingSettings()
+    schedules: dict[Name, Timetable] = {}
+    blackout: BlackoutSettings = BlackoutSettings()
+    webhooks: dict[Name, WebhookSettings] = {}
     sources: dict[str, SourceSettings] = {}
     destinations: dict[str, DestinationSettings] = {}
 

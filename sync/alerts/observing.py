@@ -15,7 +15,7 @@ from sync.engine.job import SyncJob
 from sync.engine.pauses import destination_name, pause_of
 from sync.errors import AuthError
 from sync.mapping import Cohort
-from sync.schedule import slot_time
+from sync.schedule import slot_time, timing
 from sync.settings import AlertingSettings
 from sync.state.alerts import Alert
 from sync.state.ledger import Ledger
@@ -113,7 +113,7 @@ class _Look:
         """A run that was due, or asked for, too long ago: it did not begin, or not end. What fails is told so."""
         end, facts = self.ends[job.name], None
         if end is None or not end.failed:
-            due = [_due(request) for request in self.ledger.open_requests(job.name)]
+            due = [_due(job, request) for request in self.ledger.open_requests(job.name)]
             left = self.ledger.open_run(job.name)
             due += [(left.started_at, True)] if left is not None else []
             late = [one for one in due if one[0] < self.now - self.alerting.late_after]
@@ -197,9 +197,12 @@ def _ended(ledger: Ledger, sync: str) -> _End | None:
     return _End(run.id, run.status.value, code, at, failed=run.status in _BAD, through=through)
 
 
-def _due(request: RunRequest) -> tuple[float, bool]:
-    """When its run was due, and whether somebody took it."""
+def _due(job: SyncJob, request: RunRequest) -> tuple[float, bool]:
+    """When its run was due, jitter and blackout counted, and whether somebody took it."""
     at = slot_time(request.slot)
+    trigger = timing(job.sync.schedule, job.name) if at is not None and job.sync.schedule is not None else None
+    if at is not None and trigger is not None:
+        at = trigger.due(at)
     return (at.timestamp() if at is not None else request.at), request.taken_at is not None
 
 

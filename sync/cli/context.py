@@ -69,6 +69,11 @@ class Session:
         """Who is asking."""
         return actor(self.root)
 
+    def adopt(self, project: Project) -> None:
+        """Go on with another reading of the files."""
+        self.__dict__["project"] = project
+        self.__dict__.pop("engine", None)
+
     def jobs(self, names: Sequence[str] = ()) -> list[SyncJob]:
         """The syncs meant by the command's words; all of them where none is named."""
         return self.project.jobs(names=names, select=self.options.select, exclude=self.options.exclude)

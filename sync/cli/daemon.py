@@ -15,6 +15,7 @@ import click
 
 from sync.cli import http, output
 from sync.cli.context import Session, opened
+from sync.cli.daemon_files import ProjectFiles
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.run import finish
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from sync.daemon.chores import Chore
     from sync.daemon.life import Life
     from sync.daemon.service import Daemon
-    from sync.engine.job import SyncJob
     from sync.engine.runner import Runner
 
 
@@ -69,31 +69,33 @@ def _daemon(session: Session, stop: threading.Event, workers: int | None, more: 
     from sync.daemon.supervisor import Supervisor
 
     settings = session.project.settings.daemon
+    files = ProjectFiles(session)
     return Daemon(
-        lambda: _load(session),
+        files.load,
         session.ledger,
         _runner(session),
         stop=stop,
         workers=workers or settings.workers,
         stuck_after=settings.stuck_after,
         quit_after=settings.quit_after,
-        watch=lambda: files(session.root),
+        watch=files.looks,
         chores=[*_chores(session), *more],
         supervisor=Supervisor(),
+        root=session.root,
     )
 
 
 def _runner(session: Session) -> Callable[[str, str, Life], Runner]:
-    """What makes the runner of one run."""
+    """What makes the runner of one run, by the settings that are in force when it begins."""
     from sync.engine.pacing import Pacers
     from sync.engine.runner import Runner
 
-    delivery = session.engine.delivery
-    delivery = replace(delivery, job_wait=min(delivery.job_wait, _JOB_WAIT_S))
-    engine = replace(session.engine, delivery=delivery)
-    pacers = Pacers(folder=engine.folder)
+    pacers = Pacers(folder=session.engine.folder)
 
     def runner(trigger: str, actor: str, life: Life) -> Runner:
+        delivery = session.engine.delivery
+        delivery = replace(delivery, job_wait=min(delivery.job_wait, _JOB_WAIT_S))
+        engine = replace(session.engine, delivery=delivery)
         told: dict[str, Any] = {"observer": life, "stop": life.stop, "pacers": pacers}
         return Runner(session.ledger, engine, actor=actor, trigger=trigger, **told)
 
@@ -117,18 +119,6 @@ def nobody_there() -> Iterator[None]:
             yield
         finally:
             sys.stdin = before
-
-
-def files(root: Path) -> tuple[tuple[str, int, int], ...]:
-    """What the project's files look like from outside: it changes when one of them does."""
-    found = [root / "config.toml", *sorted((root / "mappings").glob("*.y*ml"))]
-    return tuple((p.name, s.st_mtime_ns, s.st_size) for p in found if p.exists() for s in [p.stat()])
-
-
-def _load(session: Session) -> list[SyncJob]:
-    session.__dict__.pop("project", None)  # read the files anew
-    options = session.options
-    return session.project.jobs(select=options.select, exclude=options.exclude, disabled=True)
 
 
 def _checkpoint(session: Session) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sync.cli import output, plan_file, report
+from sync.cli.asking import ask
 from sync.cli.context import Session, opened, reason_of
 from sync.cli.observer import observing
 from sync.cli.options import Options, SyncName
@@ -46,6 +47,7 @@ def _ops(context: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--first-run", is_flag=True, help="Allow the first run of a sync; harmless on later runs.")
 @click.option("--revert", metavar="RUN", help="Put back what that run changed; it pauses the sync.")
 @click.option("--reason", default="", help="Why the run is reverted; kept in the audit log.")
+@click.option("--ask", "asks", is_flag=True, help="Leave it to the daemon: ask it for a run, and end.")
 @click.pass_obj
 def command(
     options: Options,
@@ -55,6 +57,7 @@ def command(
     first_run: bool,
     revert: str | None,
     reason: str,
+    asks: bool,
 ) -> int:
     """Plan and deliver, or hold for a decision.
 
@@ -65,7 +68,11 @@ def command(
     what cannot; it is planned, judged and held like any other change.
     """
     why = _why(revert, reason, other=bool(plan or only is not None or first_run))
+    if asks and (plan or only is not None or first_run or revert):
+        raise UsageError("--ask asks for a run like any other", fix="leave the other options out, or --ask")
     with opened(options) as session:
+        if asks:
+            return ask(session, syncs)
         reports = []
         with observing(verbose=options.verbose > 0) as observer, draining(_tell) as stop, traced(session):
             runner = session.runner(observer=observer, stop=stop)

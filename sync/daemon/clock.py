@@ -22,7 +22,7 @@ from sync.daemon.chores import guarded
 from sync.engine.job import SyncJob
 from sync.engine.pauses import pause_of
 from sync.errors import HeadgateError
-from sync.schedule import Cron, Every, parse, slot, slot_time
+from sync.schedule import Timing, blackout_of, slot, slot_time, timing
 from sync.state.base import State
 from sync.state.holder import alive
 from sync.state.nouns import RunRequest, RunStatus
@@ -33,6 +33,9 @@ log = structlog.get_logger("headgate.daemon")
 
 _LOOK_BACK = timedelta(days=31)  # slots missed longer ago than this are not looked for
 _STEP_S = 2.0
+_BY_ITSELF = frozenset({"schedule", "after", "dbt", "source"})
+_FIRST_SEEN = "schedule seen"
+"""What the ledger calls the note of the instant, named like a slot."""
 _OVERLOOKED = timedelta(minutes=1)
 
 
@@ -43,7 +46,7 @@ class _Timed:
     `ahead` is a slot of the future that was asked for already: by a clock that was set too far and then back.
     """
 
-    trigger: Cron | Every
+    trigger: Timing
     since: datetime
     ahead: datetime | None = None
 
@@ -62,6 +65,7 @@ class Clock:
         self._timed: dict[str, _Timed] = {}
         self._lock = threading.Lock()
         self._seen: Hashable = None
+        self._looked: Hashable = None
         self._drift = time.time() - time.monotonic()
         self._strayed = False
         self._scheduler: Any = None
@@ -87,8 +91,7 @@ class Clock:
             return False
         with self._lock:
             timed = list(self._timed.values())
-        due = (item.trigger.next_after(item.since) for item in timed)
-        return all(at is None or at > edge for at in due)
+        return all(item.trigger.latest(item.since, edge) is None for item in timed)
 
     @property
     def late(self) -> float:
@@ -125,14 +128,17 @@ class Clock:
             if job.sync.schedule is None or job.sync.disabled:
                 continue
             try:
-                trigger = parse(job.sync.schedule)
+                trigger = timing(job.sync.schedule, name)
             except ValueError as error:
                 log.error("schedule_refused", sync=name, why=str(error))
                 continue
+            if trigger is None:
+                continue
             last = self._state.last_slot(name)
             known = self._timed.get(name)
-            asked = slot_time(last) if last else known and known.since
-            since = min(max(asked, now - _LOOK_BACK), now) if asked else now
+            asked = slot_time(last) if last else None
+            begin = asked or (known.since if known is not None else self._first_seen(name, now))
+            since = min(max(begin, now - _LOOK_BACK), now)
             timed[name] = _Timed(trigger, since, asked if asked and asked > now else None)
         with self._lock:
             self._jobs, self._timed = jobs, timed
@@ -141,6 +147,12 @@ class Clock:
             self._scheduler.remove_all_jobs()
             for name, item in timed.items():
                 self._scheduler.add_job(self.tick, item.trigger, args=[name], id=name)
+
+    def _first_seen(self, name: str, now: datetime) -> datetime:
+        """When a daemon first saw the schedule of a sync that was never due: its first slot may be missed, too."""
+        if self._state.notice(name, _FIRST_SEEN, None, slot(now)):
+            return now
+        return slot_time(self._state.note(name, _FIRST_SEEN) or "") or now
 
     def tick(self, name: str) -> None:
         """Ask for the newest slot that is due and was not asked for; paused syncs are not asked for.
@@ -155,7 +167,7 @@ class Clock:
             if item is None:
                 return
             now = datetime.now(UTC)
-            due = _latest(item.trigger, item.since, now)
+            due = item.trigger.latest(item.since, now)
             self._timed[name] = replace(item, since=due or item.since)
         if due is not None and not self.paused(name):
             again = "#again" if item.ahead is not None and due <= item.ahead else ""
@@ -197,17 +209,31 @@ class Clock:
             drift, self._strayed = time.time() - time.monotonic(), False
             log.warning("clock_stepped", seconds=round(drift - self._drift, 1))
             self._drift = drift
-        if stepped or self._watch() != self._seen:
+        if stepped or self._changed():
             self._seen = self._watch()
             guarded("reading the files again", self.read)
         if stepped:  # setting the clock anew forgot what came due in the step
             for name in list(self._timed):
                 guarded("catching up", partial(self.tick, name))
 
+    def _changed(self) -> bool:
+        """Did the files change, and are they at rest: what is being saved is read when that is done."""
+        looks = self._watch()
+        resting, self._looked = looks == self._looked, looks
+        return resting and looks != self._seen
+
     def paused(self, name: str) -> bool:
         """Is the sync paused, or its destination."""
         job = self._jobs.get(name)
         return pause_of(self._state.paused(), name, job.destination if job is not None else "") is not None
+
+    def puts_off(self, request: RunRequest) -> bool:
+        """Is its sync in a blackout: there nothing begins that was not asked for by a person."""
+        job = self._jobs.get(request.sync)
+        schedule = job.sync.schedule if job is not None else None
+        if schedule is None or not schedule.blackout or request.why not in _BY_ITSELF:
+            return False
+        return blackout_of(schedule).around(datetime.now(UTC)) is not None
 
     def _lost(self, name: str) -> bool:
         requests = self._state.requests(name, open_only=False)
@@ -228,11 +254,3 @@ class Clock:
     def _stepped(self) -> bool:
         """Was the clock set since it was last looked after."""
         return abs(time.time() - time.monotonic() - self._drift) > _STEP_S
-
-
-def _latest(trigger: Cron | Every, since: datetime, now: datetime) -> datetime | None:
-    """The newest slot after `since` that is due."""
-    found, due = None, trigger.next_after(since)
-    while due is not None and due <= now:
-        found, due = due, trigger.next_after(due)
-    return found

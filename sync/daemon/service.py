@@ -8,12 +8,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
 from sync.daemon.chores import Chore, Chores
 from sync.daemon.clock import Clock
 from sync.daemon.life import Life
+from sync.daemon.reasons import Reasons
 from sync.daemon.supervisor import Supervisor
 from sync.daemon.watchdog import Watchdog
 from sync.daemon.work import Ended, Runs, Workers
@@ -32,7 +34,8 @@ _AFTER_AN_ERROR_S = 5.0  # a full disk must not fill with what the log says of i
 class Daemon:
     """One process that ticks and works.
 
-    `load`, `watch`: see `Clock`; `runner`, `ended`: see `Workers`; `stuck_after`, `quit_after`: see `Watchdog`.
+    `load`, `watch`: see `Clock`; `runner`, `ended`: see `Workers`; `stuck_after`, `quit_after`: see `Watchdog`;
+    `root`: see `Reasons`.
     `poll` and `look` are in seconds: how often it looks for requests, and for changed files or a clock that was
     set.
     """
@@ -46,23 +49,26 @@ class Daemon:
         stop: threading.Event | None = None,
         workers: int = 2,
         poll: float = 0.5,
-        look: float = 5.0,
+        look: float = 2.0,
         stuck_after: float = 3600.0,
         quit_after: float = 60.0,
         watch: Callable[[], Hashable] = lambda: None,
         chores: Sequence[Chore] = (),
         ended: Sequence[Callable[[Ended], None]] = (),
         supervisor: Supervisor | None = None,
+        root: Path = Path(),
     ) -> None:
         self.stop = stop or threading.Event()
         self.clock = Clock(load, state, watch)
         self.workers = Workers(state, self.clock, runner, workers, ended)
         self.watchdog = Watchdog(state, stuck_after, quit_after)
         self.supervisor = supervisor or Supervisor({})
+        self.reasons = Reasons(state, self.clock, root, self.stop)
         self._poll = poll
         self._chores = (
             Chore("looking at files and clock", look, self.clock.look),
             Chore("looking for runs of processes that are gone", min(look, 1.0), self.clock.take_over),
+            *self.reasons.chores(),
             *chores,
         )
 
@@ -89,6 +95,7 @@ class Daemon:
         self.workers.tell(ended.append)
         self.clock.read()
         self.clock.recover()
+        self.reasons.look()
         with self._pool() as pool:
             while not self.stop.is_set():
                 if not self.workers.dispatch(pool, self.stop.is_set):

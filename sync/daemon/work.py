@@ -158,6 +158,8 @@ class Workers:
             if run.sync not in self._busy:
                 asked[run.sync] = [RunRequest(run.sync, "", POLL, "scheduler", run.started_at)]
         for request in self._state.requests():
+            if self._clock.puts_off(request):
+                continue
             same = asked.setdefault(request.sync, []) if request.sync not in waiting else []
             if not same or request.kind is same[0].kind:
                 same.append(request)

@@ -17,7 +17,7 @@ from sync.sources.queries import closest
 if TYPE_CHECKING:
     from sync.sources.log_tables import LogSession
 
-__all__ = ["Column", "Reading", "Relation", "Source", "Staged"]
+__all__ = ["Column", "Reading", "Relation", "Source", "Staged", "Version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,17 @@ class Reading:
     changed_at: float | None = None  # when the table was last changed, in any way: seconds since 1970
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What differs as soon as a relation's rows may have changed; where a source cannot tell, why it cannot.
+
+    It may differ without a change: it is a reason to look at the rows, and nothing is concluded from it.
+    """
+
+    mark: str = ""
+    untold: str = ""  # a sentence: "a view changes with what is under it"
+
+
 class Source(ABC):
     """A warehouse connection. It reads; what it may write is in the schema that Headgate owns there."""
 
@@ -91,6 +102,10 @@ class Source(ABC):
         context.
         """
 
+    def version(self, relation: Relation) -> Version:  # noqa: ARG002 - those that can tell look at it
+        """The relation's version, asked for cheaply: no row is read. Raises `SourceError`."""
+        return Version(untold=f"a source of the type {self.type} does not tell of changes")
+
     @contextmanager
     def hinted(self, relation: Relation) -> Iterator[None]:
         """Name the nearest table in the error for one that is not there."""
@@ -110,6 +125,9 @@ class Source(ABC):
         raise SourceError(
             f"source {self.name}: {what} is nothing that a source of the type {self.type} can do", code="HG230"
         )
+
+    def close(self) -> None:  # noqa: B027 - most sources keep nothing open
+        """End what is kept open between two questions; harmless when repeated."""
 
     def interrupt(self) -> None:  # noqa: B027 - a source that reads a file on this machine has nothing to end
         """End what the source does for us, in the warehouse too; from another thread, at any time.

@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from sync.errors import SourceError
-from sync.sources.base import Column, Relation, Source, Staged
+from sync.sources.base import Column, Relation, Source, Staged, Version
 from sync.sources.options import DuckDBOptions
 from sync.sources.queries import closest, literal, pick, qualify, quoted, split_name
 
@@ -58,6 +58,18 @@ class DuckDBSource(Source):
     def columns(self, relation: Relation) -> tuple[Column, ...]:
         """The relation's columns; raises `SourceError` HG202 (no such table) or HG204 (a query that fails)."""
         return self._look(relation)[1]
+
+    def version(self, relation: Relation) -> Version:  # noqa: ARG002 - the file is one for all its tables
+        """The file's and its write-ahead log's size and time: they move with every table of it, and so may a view.
+
+        Raises `SourceError` HG201 where there is no file.
+        """
+        if self.directories:
+            return Version(untold="views of this database may read files outside of it (`directories`)")
+        found = [_looks(path) for path in (self.path, self.path.with_name(f"{self.path.name}.wal"))]
+        if not self.path.is_file():
+            raise self._no_file()
+        return Version("/".join(found))
 
     @contextmanager
     def stage(
@@ -219,6 +231,15 @@ class DuckDBSource(Source):
         if isinstance(error, duckdb.PermissionException):
             fix = f"list the folder it reads from under `directories` in [sources.{self.name}]"
         return SourceError(f"source {self.name}: {relation.title} cannot be read: {message}", code=code, fix=fix)
+
+
+def _looks(path: Path) -> str:
+    """What a file looks like from outside; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
 
 
 def _placed(target: tuple[str, str] | str, catalog: str, own: str) -> str:

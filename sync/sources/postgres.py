@@ -15,13 +15,14 @@ from pathlib import Path
 
 import duckdb
 
-from sync.sources.base import Column, Relation, Source, Staged
+from sync.errors import SourceError
+from sync.sources.base import Column, Relation, Source, Staged, Version
 from sync.sources.options import PostgresOptions
 from sync.sources.postgres_session import Session, connected, opened, settings
 from sync.sources.postgres_sql import from_clause
 from sync.sources.postgres_types import Leaving, arrived, arrow_schema, leaving
 from sync.sources.postgres_writing import WritingSession
-from sync.sources.queries import once_each, pick, quoted
+from sync.sources.queries import literal, once_each, pick, quoted
 from sync.sources.spool import QUICK, passing, rows_in, spooled
 
 __all__ = ["PostgresSource"]
@@ -36,6 +37,19 @@ WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND n.nspname NOT IN ('pg_catalog',
     AND n.nspname NOT LIKE 'pg\\_t%' AND has_schema_privilege(n.oid, 'USAGE')
     AND has_any_column_privilege(c.oid, 'SELECT')
 ORDER BY c.relispartition, 1, 2 LIMIT 1000
+"""
+_VERSION = """
+WITH RECURSIVE family AS (
+    SELECT c.oid, c.relkind FROM pg_class c WHERE c.oid = to_regclass({table})
+    UNION ALL
+    SELECT c.oid, c.relkind FROM family JOIN pg_inherits i ON i.inhparent = family.oid
+        JOIN pg_class c ON c.oid = i.inhrelid
+)
+SELECT coalesce((SELECT relkind::text FROM family WHERE oid = to_regclass({table})), ''),
+    bool_or(family.relkind NOT IN ('r', 'm', 'p')), pg_is_in_recovery(), current_setting('track_counts') = 'on',
+    pg_postmaster_start_time()::text || ' ' || coalesce(md5(string_agg(concat_ws(' ', family.oid,
+        pg_relation_filenode(family.oid), s.n_tup_ins, s.n_tup_upd, s.n_tup_del), ',' ORDER BY family.oid)), '')
+FROM family LEFT JOIN pg_stat_all_tables s ON s.relid = family.oid
 """
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_$]*")
 
@@ -73,6 +87,28 @@ class PostgresSource(Source):
         """The relation's columns, without running it; raises `SourceError` HG202 where it does not exist."""
         with self.hinted(relation), self._session(f"reading {relation.title}") as session:
             return tuple(Column(c.name, c.type) for c in _described(session, relation))
+
+    def version(self, relation: Relation) -> Version:
+        """The counters of changed rows of a table and its partitions, and which files they are in.
+
+        A change is counted a second after its commit at the latest (documentation, "The Cumulative Statistics
+        System"). A server that starts anew, which may have lost its counters, counts as a change. Raises
+        `SourceError`.
+        """
+        if relation.table is None:
+            return Version(untold="a query has no counters of its own")
+        with self.hinted(relation), self._session("asking whether the table changed") as session:
+            name = literal(from_clause(relation))
+            ((kind, foreign, replica, counted, mark),) = session.rows(_VERSION.format(table=name))
+            if not kind:
+                raise SourceError(f"source {self.name}: there is no table {relation.table}", code="HG202")
+        if kind not in "rmp" or foreign:
+            return Version(untold="PostgreSQL counts changes of tables and materialized views, and this is none")
+        if replica:
+            return Version(untold="this server is a replica: changes are counted where they are made")
+        if not counted:
+            return Version(untold="this server counts no changes (`track_counts` is off)")
+        return Version(mark)
 
     @contextmanager
     def stage(

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from sync.errors import SourceError
-from sync.sources.base import Column, Reading, Relation, Source, Staged
+from sync.sources.base import Column, Reading, Relation, Source, Staged, Version
 from sync.sources.options import SnowflakeOptions
 from sync.sources.queries import once_each, pick, quoted
 from sync.sources.snowflake_access import query_tag
@@ -111,6 +111,24 @@ class SnowflakeSource(Source):
                 self._writing.discard(own)
             own.close()
 
+    def version(self, relation: Relation) -> Version:
+        """When a table was last altered; raises `SourceError` where Snowflake does not answer.
+
+        `LAST_ALTERED` moves with DML, DDL and reclustering (SQL reference, "TABLES view"). Views and queries have
+        none of their own.
+        """
+        sql = self._asking_change(relation)
+        if sql is None:
+            return Version(untold="a query has no last change")
+        found = self.reader.rows(sql, "asking when the table was changed")
+        if not found:
+            return Version(untold="Snowflake tells no last change of it: it is a view, or a table of a share")
+        return Version(str(found[0][0]))
+
+    def close(self) -> None:
+        """Sign out; the next question signs in anew."""
+        self.reader.close()
+
     def interrupt(self) -> None:
         """Cancel what runs, in the warehouse too; from another thread."""
         with self._lock:
@@ -126,19 +144,22 @@ class SnowflakeSource(Source):
 
         It is told and not trusted: reclustering moves it without a change, and a shared database may not have it.
         """
+        sql = self._asking_change(relation)
+        with suppress(SourceError):
+            for (at,) in self.reader.rows(sql, "asking when the table was changed") if sql else ():
+                return float(at.timestamp())
+        return None
+
+    def _asking_change(self, relation: Relation) -> str | None:
         names = parts(relation.table or "")
         if relation.table is None or len(names) > 3:
             return None
         *catalogue, schema, table = [None] * (2 - len(names)) + names
-        sql = _CHANGED.format(
+        return _CHANGED.format(
             catalogue="".join(f"{quoted(part)}." for part in catalogue if part),
             schema=text(schema) if schema else "CURRENT_SCHEMA()",
             table=text(table or ""),
         )
-        with suppress(SourceError):
-            for (at,) in self.reader.rows(sql, "asking when the table was changed"):
-                return float(at.timestamp())
-        return None
 
     def _told(self, query: str, changed: float | None) -> Reading:
         """What the account tells of the query's cost. It is no reason to fail that it does not."""

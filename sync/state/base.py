@@ -93,6 +93,14 @@ class StateReader(ABC):
         """Runs, newest first, those older than the run `before`."""
 
     @abstractmethod
+    def last_ended(self, sync: str) -> int:
+        """The ledger's number of the newest run that has ended; 0 where none has."""
+
+    @abstractmethod
+    def runs_since(self, sync: str, number: int, *, limit: int = 100) -> list[tuple[int, Run]]:
+        """The runs after that number, each with its own, oldest first, up to the first that has not ended."""
+
+    @abstractmethod
     def open_run(self, sync: str) -> Run | None:
         """The run that was interrupted while it was sending or waiting."""
 
@@ -289,6 +297,16 @@ class State(StateReader):
     @abstractmethod
     def request_run(self, request: RunRequest) -> bool:
         """Ask for a run; False where the slot was asked for before."""
+
+    @abstractmethod
+    def notice(
+        self, sync: str, name: str, before: str | None, value: str, request: RunRequest | None = None
+    ) -> bool:
+        """Remember a fact that was `before` until now, and ask for the run that follows from it.
+
+        False, and nothing is kept, where the fact is another by now: somebody noticed first. None stands for one
+        that was never remembered.
+        """
 
     @abstractmethod
     def take_request(self, sync: str, slot: str) -> bool:

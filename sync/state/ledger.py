@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Insert, and_, bindparam, delete, func, or_, select, update
 
 from sync.faultpoints import durable, reached
 from sync.state import rows, tables
@@ -116,9 +116,22 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
     @durable
     def request_run(self, request: RunRequest) -> bool:
         """Ask for a run; False where the slot was asked for before."""
-        statement = upsert(tables.run_request).values(rows.values(request)).on_conflict_do_nothing()
         with self._db.write() as connection:
-            return connection.execute(statement).rowcount == 1
+            return connection.execute(_ask(request)).rowcount == 1
+
+    @durable
+    def notice(
+        self, sync: str, name: str, before: str | None, value: str, request: RunRequest | None = None
+    ) -> bool:
+        """Remember a fact that was `before` until now, and ask for the run that follows from it."""
+        table = tables.note
+        put = upsert(table).values(sync=sync, name=name, value=value).on_conflict_do_nothing()
+        move = update(table).where(table.c.sync == sync, table.c.name == name, table.c.value == before)
+        with self._db.write() as connection:
+            first = connection.execute(put if before is None else move.values(value=value)).rowcount == 1
+            if first and request is not None:
+                connection.execute(_ask(request))
+        return first
 
     @durable
     def take_request(self, sync: str, slot: str) -> bool:
@@ -162,3 +175,8 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
         """Append to the audit log."""
         with self._db.write() as connection:
             self._record(connection, events)
+
+
+def _ask(request: RunRequest) -> Insert:
+    """Keep a request, where its slot was not asked for before."""
+    return upsert(tables.run_request).values(rows.values(request)).on_conflict_do_nothing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -196,6 +197,17 @@ class LedgerReader(StateReader):
         if before is not None:
             query = query.where(_run.seq < select(_run.seq).where(_run.id == before).scalar_subquery())
         return self._all(query if sync is None else query.where(_run.sync == sync), rows.run)
+
+    def last_ended(self, sync: str) -> int:
+        """The number of the newest run that has ended; 0 where none has."""
+        query = select(func.max(_run.seq)).where(_run.sync == sync, _run.finished_at.is_not(None))
+        return int(self._scalar(query) or 0)
+
+    def runs_since(self, sync: str, number: int, *, limit: int = 100) -> list[tuple[int, Run]]:
+        """The runs after that number, each with its own, oldest first, up to the first that has not ended."""
+        query = select(tables.run).where(_run.sync == sync, _run.seq > number).order_by(_run.seq).limit(limit)
+        found = self._all(query, lambda row: (int(row.seq), rows.run(row)))
+        return list(itertools.takewhile(lambda one: one[1].finished_at is not None, found))
 
     def open_run(self, sync: str) -> Run | None:
         """The run that was interrupted while it was sending or waiting; there is never more than one."""

@@ -62,6 +62,7 @@ class SyncView(_View):
     reasons: list[str]
     activity: Activity
     last_run: LastRun | None
+    schedule: str
     next_run: str | None
     next_runs: list[str]
     freshness: float | None = Field(description="Age of the source in seconds.")

@@ -93,6 +93,26 @@ def test_a_killed_daemon_takes_up_what_it_was_asked_for(ground_of: GroundOf, poi
     ground.in_step()
 
 
+@pytest.mark.parametrize("point", ["notice.before", "notice.after"])
+def test_a_daemon_killed_while_it_notices_a_dbt_run_makes_one_run_of_it(ground_of: GroundOf, point: str) -> None:
+    ground = ground_of()
+    ground.project.more = "    schedule: { dbt: { run_results: run_results.json } }\n"
+    ground.project.write()
+    assert ground.headgate("daemon", "--once").code == 0  # from here on it knows what was there
+    ground.change()
+    told = '{"metadata": {"invocation_id": "i-1"}, "results": [{"unique_id": "model.a.vip", "status": "success"}]}'
+    (ground.project.root / "run_results.json").write_text(told)
+
+    assert ground.headgate("daemon", "--once", fault=f"{point}:1:kill").code == -9
+    ground.looked_after()
+    for _ in range(2):
+        assert ground.headgate("daemon", "--once").code == 0
+
+    with open_ledger(ground.project.root / ".headgate" / "ledger.db") as ledger:
+        assert [r.slot for r in ledger.requests(open_only=False)] == ["dbt-i-1"]
+    ground.in_step()
+
+
 PAUSE = """
 import sys
 from pathlib import Path
@@ -116,7 +136,7 @@ def test_a_killed_pause_holds_or_was_never_asked_for(ground_of: GroundOf, side: 
         assert set(ledger.paused()) == set(paused)
 
 
-ELSEWHERE = ("pause", "reset", "set_rejected", "request_run", "take_request")
+ELSEWHERE = ("notice", "pause", "reset", "set_rejected", "request_run", "take_request")
 
 
 def test_every_point_is_killed_at() -> None:

@@ -472,6 +472,83 @@ def test_a_slot_that_a_wrong_clock_asked_for_too_early_is_asked_for_once_more_wh
     assert [r.slot for r in ledger.requests()] == ["2026-10-02T06:00:00Z", "2026-10-02T06:00:00Z#again"]
 
 
+def test_a_slot_that_jitter_or_a_blackout_put_off_was_not_overlooked(ledger, wall):
+    schedule = DAILY | {"jitter": "30m", "blackout": ["06:00-08:00"]}
+    daemon = Daemon(lambda: [job("vip", schedule=schedule)], ledger, Played().runner)
+    daemon.clock.read()
+    seen = []
+
+    for _ in range(20):
+        wall.at += timedelta(minutes=15)
+        daemon.clock.tick("vip")
+        seen.append((wall.at.strftime("%H:%M"), len(ledger.requests())))
+        (item,) = daemon.clock._timed.values()
+        assert item.trigger.latest(item.since, wall.at) is None
+
+    assert seen[10:13] == [("07:45", 0), ("08:00", 1), ("08:15", 1)]
+    assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
+
+
+def test_in_a_blackout_begins_only_what_a_person_asked_for(ledger):
+    now = datetime.now(UTC)
+    dark = f"{now - timedelta(minutes=5):%H:%M}-{now + timedelta(hours=2):%H:%M}"
+    played, jobs = Played(), [job(n, schedule=DAILY | {"blackout": [dark]}) for n in ("vip", "asked")]
+    ask(ledger, "vip", "2026-10-01T06:00:00Z", "schedule")
+    ask(ledger, "asked", "ask-1", "ask")
+
+    Daemon(lambda: jobs, ledger, played.runner).once()
+    assert played.names == ["asked"]
+
+    Daemon(lambda: [job("vip", schedule=DAILY)], ledger, played.runner).once()
+    assert played.names == ["asked", "vip"]
+
+
+def test_a_daemon_that_is_started_again_and_again_misses_no_slot(ledger, wall):
+    for _ in range(40):
+        wall.at += timedelta(seconds=1.5)
+        daemon = Daemon(lambda: [job("vip", schedule={"every": "2s"})], ledger, Played().runner)
+        daemon.clock.read()
+        daemon.clock.recover()
+
+    slots = [r.slot for r in ledger.requests(open_only=False)]
+    assert len(slots) == len(set(slots)) == 30
+
+
+def test_a_clock_set_back_by_an_hour_stops_no_schedule(ledger, wall):
+    daemon = Daemon(lambda: [job("vip", schedule={"cron": "*/15 * * * *"})], ledger, Played().runner)
+    daemon.clock.read()
+    for _ in range(4):
+        wall.at += timedelta(minutes=15)
+        daemon.clock.tick("vip")
+    before = len(ledger.requests())
+
+    wall.at -= timedelta(hours=1)
+    daemon.clock._drift += 3600
+    daemon.clock.look()
+    for _ in range(4):
+        wall.at += timedelta(minutes=15)
+        daemon.clock.tick("vip")
+
+    assert before == 4
+    assert [r.slot[11:] for r in ledger.requests()][4:] == [f"05:{m}:00Z#again" for m in (15, 30, 45)] + [
+        "06:00:00Z#again"
+    ]
+
+
+def test_syncs_that_are_due_at_once_are_all_asked_for(ledger, wall):
+    jobs = [job(f"s{n}", schedule=DAILY) for n in range(40)]
+    daemon = Daemon(lambda: jobs, ledger, Played().runner)
+    daemon.clock.start()
+    try:
+        wall.at += timedelta(hours=2)
+        daemon.clock._drift -= 7200
+        daemon.clock.look()
+    finally:
+        daemon.clock.stop()
+
+    assert len(ledger.requests()) == 40
+
+
 SLOW_DRAIN = textwrap.dedent("""
     import sys, time
     from sync.cli.signals import draining

@@ -634,3 +634,71 @@ def test_json_of_the_rows_is_json(warehouse: Warehouse) -> None:
     ((text,),) = warehouse.read("SELECT '{\"a\": [1, null]}'::jsonb AS j")
 
     assert json.loads(text) == {"a": [1, None]}
+
+
+# --- has the table changed -------------------------------------------------------------------------------------
+
+
+def version(warehouse: Warehouse, table: str = "marts.vip") -> str:
+    """The mark, once the server has counted what was committed: the one who changed it says so at once."""
+    warehouse.ask("SELECT pg_stat_force_next_flush()")
+    found = warehouse.source().version(Relation(table))
+    assert found.untold == ""
+    return str(found.mark)
+
+
+def test_a_table_nobody_changes_keeps_its_version(warehouse: Warehouse) -> None:
+    before = version(warehouse)
+    warehouse.read("SELECT * FROM marts.vip")
+
+    assert version(warehouse) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO marts.vip SELECT 99, 'x', 1, 'NZ'",
+        "UPDATE marts.vip SET ltv = ltv WHERE id = 1",
+        "DELETE FROM marts.vip WHERE id = 2",
+        "TRUNCATE marts.vip",
+        "CREATE TABLE marts.n AS SELECT * FROM marts.vip; DROP TABLE marts.vip; ALTER TABLE marts.n RENAME TO vip",
+    ],
+)
+def test_a_changed_table_has_another_version(warehouse: Warehouse, change: str) -> None:
+    before = version(warehouse)
+    for statement in change.split("; "):
+        warehouse.ask(statement)
+
+    assert version(warehouse) != before
+
+
+def test_a_change_of_a_partition_counts_as_one_of_the_table(warehouse: Warehouse) -> None:
+    warehouse.ask("CREATE TABLE marts.parted (id int) PARTITION BY LIST (id)")
+    warehouse.ask("CREATE TABLE marts.one PARTITION OF marts.parted FOR VALUES IN (1)")
+    before = version(warehouse, "marts.parted")
+    warehouse.ask("INSERT INTO marts.parted VALUES (1)")
+
+    assert version(warehouse, "marts.parted") != before
+
+
+def test_a_refreshed_materialized_view_has_another_version(warehouse: Warehouse) -> None:
+    warehouse.ask("CREATE MATERIALIZED VIEW marts.seen AS SELECT * FROM marts.vip")
+    before = version(warehouse, "marts.seen")
+    warehouse.ask("REFRESH MATERIALIZED VIEW marts.seen")
+
+    assert version(warehouse, "marts.seen") != before
+
+
+def test_of_a_view_or_a_query_it_says_that_it_cannot_tell(warehouse: Warehouse) -> None:
+    warehouse.ask("CREATE VIEW marts.v AS SELECT * FROM marts.vip")
+
+    assert "this is none" in warehouse.source().version(Relation("marts.v")).untold
+    assert "a query" in warehouse.source().version(Relation(query="SELECT 1 AS id")).untold
+
+
+def test_of_a_table_that_is_not_there_it_names_the_nearest(warehouse: Warehouse) -> None:
+    with pytest.raises(SourceError) as caught:
+        warehouse.source().version(Relation("marts.vipp"))
+
+    assert caught.value.code == "HG202"
+    assert "marts.vip" in caught.value.fix

@@ -637,6 +637,22 @@ def test_a_client_gets_its_token_from_where_it_is_told(port: int, tmp_path: Path
     assert seen(port)["queries"].count("oauth: headgate") == 1
 
 
+def test_a_table_has_the_version_of_its_last_change(source: Any, table: str, port: int) -> None:
+    found = source.version(Relation(table=table))
+
+    assert (found.mark[:10], found.untold) == ("1970-01-01", "")  # as the local server has it of every table
+    assert "last_altered" in seen(port)["queries"][-1]
+    source.close()
+    assert source.version(Relation(table=table)) == found
+
+
+def test_of_a_view_or_a_query_it_says_that_it_cannot_tell(source: Any, table: str) -> None:
+    run(source, f"CREATE OR REPLACE VIEW {table}_v AS SELECT email FROM {table}")
+
+    assert "a view" in source.version(Relation(table=f"{table}_v")).untold
+    assert "a query" in source.version(Relation(query="SELECT 1 AS a")).untold
+
+
 # --- as much as there is, and no more memory ------------------------------------------------------------------
 
 READER = """

@@ -107,7 +107,7 @@ def place(text: str, part: str) -> tuple[int, int]:
         ("mode: mirror", "mode: mirror\n    audience: 1234", "1234", "HG107", "`audience` must be text", "quotes"),
         (
             "mode: mirror", "mode: mirror\n    schedule: { cron: 1 2 3 4 5, every: 1h }", "{ cron", "HG107",
-            "give either `cron` or `every`", "",
+            "exactly one of `cron`, `every`, `at`, `after`", "",
         ),
         ("mode: mirror", "mode: mirror\n    schedule: { every: often }", "often", "HG107", "not a duration", ""),
         ("mode: mirror", "mode: mirror\n    delivery: { rate_limit: fast }", "fast", "HG107", "is not a rate", ""),

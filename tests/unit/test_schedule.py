@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from sync.blackout import blackout
 from sync.mapping import Schedule
-from sync.schedule import Cron, Every, next_runs, parse, slot, slot_time, words
+from sync.schedule import Cron, Every, jitter_of, next_runs, parse, slot, slot_time, timing, words
 
 
 def fires(line: str, zone: str, start: str, end: str) -> list[datetime]:
@@ -150,3 +151,265 @@ def test_a_schedule_reads_as_words():
     assert words(Schedule(cron="15 6 * * *", timezone="Australia/Perth")) == "15 6 * * * (Australia/Perth)"
     assert words(Schedule(every="2h")) == "every 2h"
     assert words(None) == "on request"
+
+
+# --- once a day, once a month ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "days", "reads"),
+    [
+        ({"at": "06:00"}, list(range(1, 31)), "every day at 06:00 (UTC)"),
+        ({"at": "06:00", "on": 1}, [1], "on day 1 of each month at 06:00 (UTC)"),
+        ({"at": "06:00", "on": "last"}, [30], "on the last day of each month at 06:00 (UTC)"),
+        ({"at": "06:00", "on": "sat,sun"}, [5, 6, 12, 13, 19, 20, 26, 27], "every sat,sun at 06:00 (UTC)"),
+    ],
+)
+def test_a_time_of_the_day_may_be_on_some_days_only(given, days, reads):
+    schedule = Schedule(**given)
+    start = datetime(2026, 9, 1, tzinfo=UTC).timestamp() - 1
+
+    found = [datetime.fromtimestamp(at, UTC) for at in next_runs(schedule, start, 30)]
+
+    assert [at.day for at in found if at.month == 9 and at.year == 2026] == days
+    assert {at.strftime("%H:%M") for at in found} == {"06:00"}
+    assert words(schedule) == reads
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"on": 1, "cron": "@daily"}, "`on` goes with `at`"),
+        ({"at": "6:00"}, "pattern"),
+        ({"at": "06:00", "on": 29}, "28"),
+        ({"at": "06:00", "every": "1h"}, "exactly one"),
+        ({}, "exactly one of `cron`, `every`, `at`, `after`, `dbt` and `source`"),
+        ({"after": "other", "jitter": "5m"}, "`jitter` goes with"),
+        ({"dbt": {"run_results": "r.json", "jobs": ["1"]}}, "`jobs` goes with `webhook`"),
+        ({"dbt": {"webhook": "w", "models": ["m"]}}, "`models` goes with `run_results`"),
+        ({"dbt": {}}, "exactly one of `run_results` and `webhook`"),
+    ],
+)
+def test_a_schedule_says_one_thing(given, says):
+    with pytest.raises(ValueError, match=says):
+        Schedule(**given)
+
+
+# --- jitter ----------------------------------------------------------------------------------------------------
+
+
+def test_jitter_is_the_same_at_every_slot_and_differs_between_syncs():
+    schedule = Schedule(cron="0 6 * * *", jitter="30m")
+    start = datetime(2026, 10, 1, tzinfo=UTC).timestamp()
+    offsets = {}
+
+    for name in (f"sync-{n}" for n in range(200)):
+        due = next_runs(schedule, start, 5, name)
+        (offsets[name],) = {(at - start) % 86400 - 6 * 3600 for at in due}
+
+    assert all(0 <= offset < 1800 for offset in offsets.values())
+    assert len(set(offsets.values())) > 150
+    assert max(offsets.values()) - min(offsets.values()) > 1500
+    assert next_runs(schedule, start, 1, "sync-7") == next_runs(schedule, start, 1, "sync-7")
+
+
+@pytest.mark.parametrize("given", [{"every": "1m"}, {"cron": "* * * * *"}])
+def test_jitter_longer_than_the_time_between_two_slots_loses_none(given):
+    trigger = timing(Schedule(**given, jitter="24h"), "vip")
+    assert trigger is not None
+    cursor, seen = datetime(2026, 10, 1, tzinfo=UTC), []
+
+    for _ in range(120):
+        due = trigger.next_after(cursor)
+        assert due is not None
+        seen.append(trigger.latest(cursor - timedelta(hours=30), due))
+        cursor = due
+
+    assert {b - a for a, b in pairwise(seen)} == {timedelta(minutes=1)}
+
+
+def test_a_slot_keeps_its_name_whatever_the_jitter():
+    trigger = timing(Schedule(cron="0 6 * * *", jitter="30m"), "vip")
+    assert trigger is not None
+    day = datetime(2026, 10, 1, tzinfo=UTC)
+    due = trigger.next_after(day)
+    assert due is not None
+
+    assert trigger.latest(day, due - timedelta(seconds=1)) is None
+    assert trigger.latest(day, due) == day.replace(hour=6)
+    assert due > day.replace(hour=6)
+
+
+@pytest.mark.parametrize("given", [{"every": "1s"}, {"cron": "* * * * *"}, {"cron": "0 0 1 1 *"}])
+def test_a_long_past_is_not_walked(given):
+    trigger = timing(Schedule(**given, jitter="1h"), "vip")
+    assert trigger is not None
+    trigger.slots.next_after = counted(trigger.slots.next_after, 250)
+    now = datetime(2026, 1, 1, 2, tzinfo=UTC)
+
+    assert trigger.latest(now - timedelta(days=31), now) is not None
+
+
+def counted(do, most):
+    """The function, which fails when it is asked too often."""
+    times = iter(range(most))
+
+    def asked(*given):
+        next(times)
+        return do(*given)
+
+    return asked
+
+
+# --- blackout --------------------------------------------------------------------------------------------------
+
+
+def at(text: str, zone: str = "UTC") -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+
+@pytest.mark.parametrize(
+    ("texts", "inside", "over"),
+    [
+        (["22:00-06:00"], "2026-10-01 22:00", "2026-10-02 06:00"),
+        (["22:00-06:00"], "2026-10-02 05:59", "2026-10-02 06:00"),
+        (["sat,sun"], "2026-10-03 00:00", "2026-10-05 00:00"),
+        (["fri-sun"], "2026-10-04 23:59", "2026-10-05 00:00"),
+        (["sat 20:00-08:00"], "2026-10-04 07:00", "2026-10-04 08:00"),
+        (["22:00-06:00", "sat,sun"], "2026-10-02 23:00", "2026-10-05 06:00"),
+        (["00:00-12:00", "12:00-18:00"], "2026-10-02 01:00", "2026-10-02 18:00"),
+        (["08:00-10:00 Australia/Perth"], "2026-10-02 00:30", "2026-10-02 02:00"),
+    ],
+)
+def test_a_blackout_is_over_at_its_end(texts, inside, over):
+    assert blackout(texts).over(at(inside)) == at(over)
+
+
+@pytest.mark.parametrize("outside", ["2026-10-02 06:00", "2026-10-02 21:59"])
+def test_the_end_of_a_window_is_outside_and_its_beginning_inside(outside):
+    windows = blackout(["22:00-06:00"])
+
+    assert windows.around(at(outside)) is None
+    assert windows.around(at("2026-10-02 22:00")) == (at("2026-10-02 22:00"), at("2026-10-03 06:00"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "night", "begins", "ends", "until"),
+    [
+        # The clocks go back: an end or a beginning that comes twice takes the longer reading.
+        ("America/New_York", "2026-11-01", "2026-11-01T02:00:00Z", "2026-11-01T06:30:00Z", "01:30"),
+        ("Europe/Berlin", "2026-10-25", "2026-10-24T20:00:00Z", "2026-10-25T01:30:00Z", "02:30"),
+        ("Australia/Lord_Howe", "2026-04-05", "2026-04-04T11:00:00Z", "2026-04-04T15:00:00Z", "01:30"),
+        # The clocks go forth: an end that is skipped comes as much later.
+        ("America/New_York", "2026-03-08", "2026-03-08T03:00:00Z", "2026-03-08T07:30:00Z", "02:30"),
+        ("Europe/Berlin", "2026-03-29", "2026-03-28T21:00:00Z", "2026-03-29T01:30:00Z", "02:30"),
+        ("Australia/Lord_Howe", "2026-10-04", "2026-10-03T11:30:00Z", "2026-10-03T15:45:00Z", "02:15"),
+    ],
+)
+def test_a_blackout_over_the_night_that_the_clocks_are_moved(zone, night, begins, ends, until):
+    found = blackout([f"22:00-{until}"], zone).around(at(f"{night} 00:30", zone))
+
+    assert found is not None
+    assert [slot(i) for i in found] == [begins, ends]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("text", ["00:30-02:30", "02:00-02:30", "01:45-03:00", "22:00-02:15"])
+def test_no_slot_is_due_in_a_blackout_on_any_night(zone, text):
+    trigger = timing(Schedule(cron="*/15 0-5 * * *", timezone=zone, blackout=[text]), "vip")
+    assert trigger is not None
+    start, end = text.split("-")
+    for day in NIGHTS[zone]:
+        cursor, found = at(f"{day} 00:00", zone) - timedelta(hours=4), []
+        while (due := trigger.next_after(cursor)) is not None and due < at(f"{day} 12:00", zone):
+            assert due > cursor
+            cursor = due
+            found.append(due.astimezone(ZoneInfo(zone)).strftime("%H:%M"))
+        assert len(found) >= 9
+        assert [f for f in found if (start <= f < end if start < end else f >= start or f < end)] == []
+
+
+NIGHTS = {
+    "America/New_York": ("2026-03-08", "2026-11-01"),
+    "Europe/Berlin": ("2026-03-29", "2026-10-25"),
+    "Australia/Lord_Howe": ("2026-04-05", "2026-10-04"),
+    "Antarctica/Troll": ("2026-03-29", "2026-10-25"),
+}
+
+
+def test_slots_in_a_blackout_become_one_at_its_end_and_it_keeps_the_newest_name():
+    trigger = timing(Schedule(cron="0 * * * *", blackout=["22:00-06:00"]), "vip")
+    assert trigger is not None
+
+    assert trigger.next_after(at("2026-10-01 21:00")) == at("2026-10-02 06:00")
+    assert trigger.next_after(at("2026-10-02 01:30")) == at("2026-10-02 06:00")
+    assert trigger.next_after(at("2026-10-02 06:00")) == at("2026-10-02 07:00")
+    assert trigger.latest(at("2026-10-01 21:00"), at("2026-10-02 05:59")) is None
+    assert trigger.latest(at("2026-10-01 21:00"), at("2026-10-02 06:00")) == at("2026-10-02 06:00")
+
+
+def test_a_slot_that_jitter_moves_into_a_blackout_waits_for_its_end():
+    schedule = Schedule(cron="59 21 * * *", jitter="1h", blackout=["22:00-06:00"])
+    name = next(n for n in map(str, range(99)) if jitter_of(schedule, n) > timedelta(minutes=5))
+
+    assert next_runs(schedule, at("2026-10-01 12:00").timestamp(), 1, name) == [at("2026-10-02 06:00").timestamp()]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no window of time"),
+        ("22-06", "no weekday"),
+        ("25:00-26:00", "00:00 to 24:00"),
+        ("22:61-23:00", "00:00 to 24:00"),
+        ("06:00-06:00", "ends where it begins"),
+        ("funday 06:00-07:00", "no weekday"),
+        ("mon tue", "no window"),
+        ("22:00-06:00 Europe/Atlantis", "no time zone"),
+        ("00:00-24:00", "whole week"),
+        ("mon-sun", "whole week"),
+    ],
+)
+def test_a_window_that_is_none_is_refused_in_words(text, says):
+    with pytest.raises(ValueError, match=says):
+        blackout([text])
+
+
+# --- what the scheduler's library trips over -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("zone", "night"), [(zone, night) for zone, nights in NIGHTS.items() for night in nights])
+def test_no_instant_comes_twice_or_out_of_order_when_the_clocks_are_moved(zone, night):
+    before = (datetime.fromisoformat(night) - timedelta(days=1)).date().isoformat()
+    after = (datetime.fromisoformat(night) + timedelta(days=2)).date().isoformat()
+    for line in ("0 * * * *", "*/15 * * * *", "0 1-3 * * *", "*/15 1-3 * * *"):
+        found = fires(line, zone, before, after)
+
+        gaps = {b - a for a, b in pairwise(found)}
+        assert min(gaps) >= timedelta(minutes=15)
+        if line == "*/15 * * * *":
+            assert gaps == {timedelta(minutes=15)}
+        if line == "0 * * * *":
+            longest = 90 if zone == "Australia/Lord_Howe" else 60
+            assert gaps <= {timedelta(minutes=m) for m in (30, 60, longest)}
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe"])
+def test_a_day_is_a_day_of_the_wall_clock_and_not_24_hours(zone):
+    found = fires("0 6 * * *", zone, "2026-01-01", "2027-01-01")
+
+    assert {text.split()[1] for text in local(found, zone)} == {"06:00"}
+    assert len({b - a for a, b in pairwise(found)}) == 3
+
+
+def test_what_asks_for_runs_besides_the_clock_reads_as_words_and_has_no_next_run():
+    now = datetime(2026, 10, 1, tzinfo=UTC).timestamp()
+    others = {
+        "after hubspot-winback": Schedule(after="hubspot-winback"),
+        "after dbt (../target/run_results.json)": Schedule(dbt={"run_results": "../target/run_results.json"}),
+        "after dbt (cloud)": Schedule(dbt={"webhook": "cloud"}),
+        "when the source changes (asked every 15m)": Schedule(source={"poll": "15m"}),
+    }
+
+    assert {text: words(schedule) for text, schedule in others.items()} == {text: text for text in others}
+    assert [next_runs(schedule, now) for schedule in others.values()] == [[], [], [], []]

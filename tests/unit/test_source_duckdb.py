@@ -418,3 +418,39 @@ def test_option_models_are_had_without_any_driver() -> None:
 
     assert done.stdout == "[]\n"
     assert set(option_models()) == {"duckdb", "postgres", "snowflake"}
+
+
+def test_the_version_moves_with_the_file_and_with_nothing_else(source: Source, root: Path) -> None:
+    where = Relation("marts.vip")
+    before = source.version(where)
+    rows(source, where, [])
+
+    assert before.mark
+    assert source.version(where) == before
+    write(root / "warehouse.duckdb", "INSERT INTO marts.vip VALUES (11, 'x', 'NZ')")
+    assert source.version(where) != before
+
+
+def test_the_version_moves_with_what_is_committed_and_not_yet_in_the_file(source: Source, root: Path) -> None:
+    where = Relation("marts.vip")
+    before = source.version(where)
+    writing = duckdb.connect(str(root / "warehouse.duckdb"))
+    writing.execute("SET checkpoint_threshold = '1GB'; INSERT INTO marts.vip VALUES (11, 'x', 'NZ')")
+    changed = source.version(where)
+    writing.close()
+
+    assert changed != before
+
+
+def test_of_a_database_whose_views_read_other_files_it_says_that_it_cannot_tell(root: Path) -> None:
+    source = open_source("w", {"type": "duckdb", "path": "warehouse.duckdb", "directories": ["data"]}, root)
+
+    assert "outside of it" in source.version(Relation("marts.vip")).untold
+
+
+def test_a_file_that_is_not_there_has_no_version(tmp_path: Path) -> None:
+    source = open_source("w", {"type": "duckdb", "path": "nothing.duckdb"}, tmp_path)
+
+    with pytest.raises(SourceError) as caught:
+        source.version(Relation("vip"))
+    assert caught.value.code == "HG201"

@@ -100,12 +100,20 @@ def test_the_example_config_names_every_setting(tmp_path: Path) -> None:
     given = everything_on(tmp_path)
 
     for section, field in Settings.model_fields.items():
-        if section in ("sources", "destinations", "people", "alerts"):
+        if section in ("sources", "destinations", "people", "alerts", "schedules", "webhooks"):
             continue
         model = field.annotation
         assert isinstance(model, type)
         missing = [key for key in model.model_fields if given.origin(f"{section}.{key}") == "default"]
         assert missing == [], section
+
+
+def test_the_example_config_has_a_schedule_and_a_webhook(tmp_path: Path) -> None:
+    given = everything_on(tmp_path)
+
+    assert (given.schedules["daily"].at, given.schedules["daily"].on) == ("06:00", 1)
+    assert given.webhooks["cloud"].secret == "env:DBT_WEBHOOK_SECRET"
+    assert given.blackout == Settings.model_fields["blackout"].default
 
 
 def test_the_example_config_shows_the_real_defaults(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""The project as a daemon has it in force: changed files are taken over whole, or refused whole and shown so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sync.errors import HeadgateError, Problem, ProjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sync.cli.context import Session
+    from sync.engine.job import SyncJob
+    from sync.project import Project
+
+__all__ = ["ProjectFiles", "refused"]
+
+
+class ProjectFiles:
+    """Reads the files for a daemon; `session` has what is in force."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._root = session, session.root
+        self._folder = session.project.settings.state_folder
+
+    def load(self) -> list[SyncJob]:
+        """Take the files over and return their syncs.
+
+        Raises `ProjectError` or `UsageError`, and changes nothing, where they cannot be in force; `status` says so
+        from then on.
+        """
+        from sync.project import load
+
+        with self._telling():
+            project = load(self._root)
+            self._refuse_moves(project)
+            project.settings.engine_settings()  # the keys of the state are there
+            options = self._session.options
+            jobs = project.jobs(select=options.select, exclude=options.exclude, disabled=True)
+        self._session.adopt(project)
+        return jobs
+
+    def looks(self) -> tuple[tuple[str, int, int], ...]:
+        """What the files look like from outside: it changes when one of them does."""
+        settings = self._session.project.settings
+        manifests = [self._root / d.type for d in settings.destinations.values() if d.type.endswith(".toml")]
+        found = [self._root / "config.toml", *sorted((self._root / "mappings").glob("*.y*ml")), *manifests]
+        return tuple(_looks(path) for path in found)
+
+    def _refuse_moves(self, project: Project) -> None:
+        """The ledger is open: where the state is cannot be taken over."""
+        if project.settings.state_folder != self._folder:
+            fix = "Start the daemon anew, or put it back."
+            message = "the daemon keeps its state where `path` pointed to when it started"
+            raise ProjectError([project.settings.places.problem(("state", "path"), "HG144", message, fix)])
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        from sync.state.refusal import Refusal
+
+        try:
+            yield
+        except HeadgateError as error:
+            with suppress(OSError):
+                Refusal.write(self._folder, time.time(), _sentences(error))
+            raise
+        with suppress(OSError):
+            Refusal.withdraw(self._folder)
+
+
+def refused(root: Path, state_folder: Path | None = None) -> Problem | None:
+    """A daemon that refused the files as they are now, as a warning; `state_folder` where config.toml was read."""
+    from sync.cli import words
+    from sync.state.refusal import Refusal
+
+    found = Refusal.read(state_folder or _state_folder(root))
+    if found is None:
+        return None
+    more = f" (and {found.count - 1} more)" if found.count > 1 else ""
+    message = f"the daemon ({found.who}) goes on with the files of before {words.moment(found.at)}"
+    return Problem("HG143", message, f"It says: {found.why[0] if found.why else '-'}{more}", warning=True)
+
+
+def _state_folder(root: Path) -> Path:
+    """Where the state is, as far as can be told of files that cannot be read."""
+    from sync.settings import StateSettings, load_settings
+
+    try:
+        return load_settings(root).state_folder
+    except HeadgateError:
+        return root / StateSettings().path
+
+
+def _sentences(error: HeadgateError) -> Sequence[str]:
+    if not isinstance(error, ProjectError):
+        return [f"{error.message} [{error.code}]"]
+    return [f"{p.where}: {p.message} [{p.code}]" for p in error.problems]
+
+
+def _looks(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return path.name, 0, -1
+    return path.name, found.st_mtime_ns, found.st_size

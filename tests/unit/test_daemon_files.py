@@ -1,0 +1,127 @@
+"""The files a daemon has in force: taken over whole, or refused whole and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sync.cli.context import Session, opened
+from sync.cli.daemon_files import ProjectFiles, refused
+from sync.cli.options import Options
+from sync.errors import ProjectError, UsageError
+from sync.state.refusal import Refusal
+
+CONFIG = """\
+[sources.warehouse]
+type = "duckdb"
+path = "w.duckdb"
+
+[destinations.files]
+type = "file"
+path = "out"
+"""
+MAPPING = """\
+version: 1
+cohort: { name: vips, source: { connection: warehouse, table: vips, key: id } }
+syncs:
+  - name: one
+    destination: files
+    mode: mirror
+    identifiers: [{ to: email, from: email }]
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "mappings").mkdir()
+    (tmp_path / ".headgate").mkdir()
+    (tmp_path / "config.toml").write_text(CONFIG)
+    (tmp_path / "mappings" / "vips.yaml").write_text(MAPPING)
+    return tmp_path
+
+
+@pytest.fixture
+def session(root: Path) -> Iterator[Session]:
+    with opened(Options(project=root, select=["one"])) as made:
+        yield made
+
+
+def test_changed_files_are_in_force_once_they_are_read(session: Session, root: Path) -> None:
+    files = ProjectFiles(session)
+    before = session.project
+    (root / "config.toml").write_text(CONFIG + '[engine]\nmemory_limit = "1GB"\n')
+    (job,) = files.load()
+
+    assert job.name == "one"
+    assert session.project is not before
+    assert session.engine.memory_limit == "1GB"
+    assert refused(root) is None
+
+
+def test_files_that_cannot_be_read_change_nothing_and_are_shown(session: Session, root: Path) -> None:
+    files, before = ProjectFiles(session), session.project
+    (root / "mappings" / "vips.yaml").write_text(MAPPING.replace("mirror", "mirorr") + "  - name:\n")
+    with pytest.raises(ProjectError):
+        files.load()
+
+    assert session.project is before
+    shown = refused(root)
+    assert shown is not None
+    assert shown.code == "HG143"
+    assert shown.fix.startswith("It says: mappings/vips.yaml:6:11: `mode` must be")
+    assert "more)" in shown.fix
+    (root / "mappings" / "vips.yaml").write_text(MAPPING)
+    files.load()
+    assert refused(root) is None
+
+
+def test_another_state_folder_is_refused_while_the_daemon_runs(session: Session, root: Path) -> None:
+    files = ProjectFiles(session)
+    (root / "config.toml").write_text(CONFIG + '[state]\npath = "elsewhere"\n')
+    with pytest.raises(ProjectError) as caught:
+        files.load()
+
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.file, problem.line) == ("HG144", "config.toml", 9)
+    assert refused(root, root / ".headgate") is not None
+
+
+def test_a_selection_that_nothing_fits_any_more_is_refused(session: Session, root: Path) -> None:
+    files = ProjectFiles(session)
+    (root / "mappings" / "vips.yaml").write_text(MAPPING.replace("name: one", "name: two"))
+    with pytest.raises(UsageError):
+        files.load()
+
+    assert "[HG" in getattr(refused(root), "fix", "")
+
+
+def test_what_a_daemon_that_is_gone_or_nobody_wrote_is_not_shown(root: Path) -> None:
+    folder = root / ".headgate"
+    Refusal.write(folder, 0.0, ["config.toml:1:1: a slip [HG107]"])
+    assert refused(root) is not None
+
+    data = json.loads((folder / "refused.json").read_text())
+    host, pid, start, machine = data["holder"].split("/")
+    gone = json.dumps(data | {"holder": f"{host}/{pid}/{int(start) - 1}/{machine}"})
+    for text in (gone, "{", "[]", "null", '{"holder": 1, "at": "x"}'):
+        (folder / "refused.json").write_text(text)
+        assert refused(root) is None
+
+
+def test_the_files_look_other_when_one_is_changed_added_or_removed(session: Session, root: Path) -> None:
+    files = ProjectFiles(session)
+    seen = [files.looks()]
+    for change in (
+        lambda: (root / "config.toml").write_text(CONFIG + "\n"),
+        lambda: (root / "mappings" / "more.yml").write_text(MAPPING),
+        lambda: (root / "mappings" / "more.yml").unlink(),
+        lambda: (root / "mappings" / "vips.yaml").unlink(),
+    ):
+        change()
+        seen.append(files.looks())
+
+    assert len(set(seen)) == len(seen) - 1  # what was added and removed again is as before
+    assert files.looks() == files.looks()
