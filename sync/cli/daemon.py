@@ -22,6 +22,7 @@ from sync.cli.run import finish
 from sync.cli.signals import draining
 from sync.cli.telemetry import beating, watched
 from sync.cli.telling import telling
+from sync.durations import format_duration
 
 if TYPE_CHECKING:
     from sync.daemon.chores import Chore
@@ -40,13 +41,16 @@ _JOB_WAIT_S = 5.0
 )
 @click.option("--once", is_flag=True, help="Do what is due now, and end.")
 @click.option("--listen", metavar="HOST:PORT", help="Serve the HTTP API there (default: [http] listen).")
+@click.option("--health", is_flag=True, help="Only say whether a daemon works here: exit code 0, or 1.")
 @click.pass_obj
-def command(options: Options, workers: int | None, once: bool, listen: str | None) -> int:
+def command(options: Options, workers: int | None, once: bool, listen: str | None, health: bool) -> int:
     """Run every sync on its schedule until it is told to stop.
 
     It takes a lease for each run, so a second daemon is harmless. The first signal drains: batches in flight are
     finished and the rest is resumed by the next start. The second signal quits at once.
     """
+    if health:
+        return _health(options)
     from sync.logging import configure
     from sync.telemetry.vitals import Pulse
 
@@ -62,6 +66,23 @@ def command(options: Options, workers: int | None, once: bool, listen: str | Non
                 with http.served(session, daemon.clock, http.address(session, listen)):
                     daemon.serve()
             return 0
+
+
+def _health(options: Options) -> int:
+    """What a container's health check asks: has the daemon's main thread gone round lately."""
+    from sync.daemon.pulse import FRESH, since
+    from sync.settings import load_settings
+
+    ago = since(load_settings(options.project).state_folder)
+    well = ago is not None and ago <= FRESH
+    if options.json:
+        silent = None if ago is None else round(ago, 1)
+        output.document("daemon", healthy=well, seconds_since=silent, exit_code=int(not well))
+    elif ago is None:
+        output.say("no daemon works on this state folder, on this machine")
+    else:
+        output.say(f"the daemon gave a sign of life {format_duration(ago)} ago", kind="ok" if well else "")
+    return int(not well)
 
 
 def _daemon(session: Session, stop: threading.Event, workers: int | None, more: Sequence[Chore]) -> Daemon:
@@ -104,9 +125,14 @@ def _runner(session: Session) -> Callable[[str, str, Life], Runner]:
 
 def _chores(session: Session) -> list[Chore]:
     """What is done now and then beside runs."""
+    from sync.daemon import pulse
     from sync.daemon.chores import Chore
 
-    return [Chore("audit checkpoint", 60, lambda: _checkpoint(session))]
+    pulse.beat(session.engine.folder)
+    return [
+        Chore("pulse", pulse.EVERY, lambda: pulse.beat(session.engine.folder)),
+        Chore("audit checkpoint", 60, lambda: _checkpoint(session)),
+    ]
 
 
 @contextmanager
