@@ -14,17 +14,28 @@ OF_TELLING = ("message.sent", *(f"{write}.{side}" for write in _WRITES for side 
 OF_MUTING = ("mute.before", "mute.after")
 _TWICE = {"message.sent", "end_messages.before"}  # it was taken, and nobody noted it
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+_BETWEEN = ("claim_messages.after", "message.sent")  # it is claimed and not sent; it is sent and not noted
+_ELSEWHERE = tuple(point for point in OF_TELLING if point not in _BETWEEN)
+
+pytestmark = pytest.mark.timeout(180)
 
 CONFIG = """
 [alerts.board]
 url = "env:BOARD_URL"
 [alerting]
 to = ["board"]
+flapping = 100
 """
 
 
-def test_a_message_that_a_killed_process_was_about_to_send_is_sent_by_the_next(ground_of: GroundOf) -> None:
+@pytest.mark.parametrize(
+    "points",
+    [pytest.param(_BETWEEN, marks=pytest.mark.slow), pytest.param(_ELSEWHERE, marks=pytest.mark.endless)],
+    ids=["between claim and send", "everywhere else"],
+)
+def test_a_message_that_a_killed_process_was_about_to_send_is_sent_by_the_next(
+    ground_of: GroundOf, points: tuple[str, ...]
+) -> None:
     ground = ground_of()
     ground.project.sql("DELETE FROM vip_cohort WHERE user_id <= 60")
     ground.project.extra += CONFIG
@@ -32,7 +43,7 @@ def test_a_message_that_a_killed_process_was_about_to_send_is_sent_by_the_next(g
     assert ground.run().code == 3
     with inbox() as board:
         ground.project.environment["BOARD_URL"] = f"json://127.0.0.1:{board.port}/hook"
-        for point in OF_TELLING:
+        for point in points:
             told = len(board.got)
             assert ground.headgate("alert", "send", fault=f"{point}:1:kill").code == -9, point
             assert ground.headgate("alert", "send").code == 0
@@ -55,6 +66,7 @@ def _turn(ground) -> None:  # type: ignore[no-untyped-def]
         assert ground.headgate("run", "--json").code == 3
 
 
+@pytest.mark.slow
 def test_a_killed_mute_is_there_with_its_event_or_not_at_all(ground_of: GroundOf) -> None:
     mute = ("alert", "mute", SYNC, "--for", "4h", "--reason", "we know")
     for point in OF_MUTING:
