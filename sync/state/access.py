@@ -142,10 +142,12 @@ class Access:
         if not token.valid(row.now):
             return None
         if token.used_at is None or row.now - token.used_at > _COARSE:
-            self._touch(token.id)
+            self.touch(token.id)
         return token
 
-    def _touch(self, id: str) -> None:
+    @durable
+    def touch(self, id: str) -> None:
+        """Keep that a token is used now."""
         with self._db.write() as connection:
             connection.execute(update(tables.token).where(_token.id == id).values(used_at=NOW))
 

@@ -14,6 +14,7 @@ from sync.state.ledger import open_ledger
 from tests.acceptance import faults
 from tests.crash.ground import SYNC, GroundOf
 from tests.crash.scenarios import SCENARIOS, Scenario
+from tests.crash.test_access_kills import OF_ACCESS
 from tests.crash.test_alert_kills import OF_MUTING, OF_TELLING
 from tests.crash.test_backup_kills import OF_A_BACKUP, OF_A_RESTORE, OF_RETENTION
 from tests.crash.test_erasure_kills import OF_REMEMBERING, OF_THE_COMMAND, OF_THE_RUN
@@ -141,7 +142,7 @@ ELSEWHERE = ("notice", "pause", "reset", "set_rejected", "request_run", "take_re
 
 def test_every_point_is_killed_at() -> None:
     here = {*OF_THE_COMMAND, *OF_THE_RUN, *OF_REMEMBERING, *OF_THE_LOG} | {point for _, point, _ in CASES}
-    here |= {*OF_A_PART, *OF_A_MOVE, *OF_AN_ERASED_PART, *OF_TELLING, *OF_MUTING}
+    here |= {*OF_A_PART, *OF_A_MOVE, *OF_AN_ERASED_PART, *OF_TELLING, *OF_MUTING, *OF_ACCESS}
     here |= {*OF_RETENTION, *OF_A_BACKUP, *OF_A_RESTORE}
     here |= {f"{write}.{s}" for write in ELSEWHERE for s in ("before", "after")}
 
