@@ -13,6 +13,7 @@ import pytest
 from sync.address import Address
 from sync.cli.context import Session
 from sync.cli.options import Options
+from sync.daemon.life import Life
 from sync.daemon.service import Daemon
 from sync.engine.runner import Runner
 from sync.state.access import Scope
@@ -68,8 +69,9 @@ class Api:
         self.session.__dict__.pop("project", None)
         return self.session.project.jobs(disabled=True)
 
-    def _runner(self, trigger: str, actor: str) -> Runner:
-        return Runner(self.ledger, self.session.engine, actor=actor, trigger=trigger)
+    def _runner(self, trigger: str, actor: str, life: Life) -> Runner:
+        told: Any = {"observer": life, "stop": life.stop}
+        return Runner(self.ledger, self.session.engine, actor=actor, trigger=trigger, **told)
 
 
 class Client:
