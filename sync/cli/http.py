@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sync.address import Address, parse_address
 from sync.errors import StateError, UsageError
+from sync.secrets import parse, resolve
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
@@ -23,6 +24,23 @@ def address(session: Session, given: str | None) -> Address | None:
         return parse_address(text) if text else None
     except ValueError as error:
         raise UsageError(f"--listen {given}: {error}", fix="--listen 127.0.0.1:8520") from None
+
+
+def _hearing(session: Session, clock: Clock) -> Callable[[str, str, bytes], tuple[int, str, tuple[str, ...]]]:
+    """What judges events that come to webhooks, by the files that are in force."""
+    from sync.daemon.webhook import Webhooks
+
+    def secret(name: str) -> str | None:
+        found = session.project.settings.webhooks.get(name)
+        return None if found is None else resolve(parse(found.secret), session.root).get_secret_value()
+
+    hooks = Webhooks(session.ledger, lambda: clock.jobs, secret)
+
+    def hear(name: str, signature: str, body: bytes) -> tuple[int, str, tuple[str, ...]]:
+        answer = hooks.receive(name, signature, body)
+        return answer.status, answer.message, answer.syncs
+
+    return hear
 
 
 @contextmanager
@@ -43,6 +61,7 @@ def served(session: Session, clock: Clock, where: Address | None) -> Iterator[No
 
     listener = bound(where)
     hosts = session.project.settings.http.hosts
-    site = Site(session.ledger, session.ledger.access, session.engine, lambda: clock.jobs, hosts)
+    hear = _hearing(session, clock)
+    site = Site(session.ledger, session.ledger.access, session.engine, lambda: clock.jobs, hosts, hear)
     with serving(guarded_app(site), listener):
         yield

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
-from sync.web import plans, runs, syncs
+from sync.web import plans, runs, syncs, webhooks
 from sync.web.callers import Failures
 from sync.web.guard import App, Guard
 from sync.web.problems import MEDIA_TYPE, Problem, add_handlers
@@ -62,6 +62,7 @@ def _app() -> FastAPI:
     )
     add_handlers(app)
     app.include_router(_health())
+    app.include_router(webhooks.router)
     refusal = {"model": Problem, "description": "Refused: a problem document."}
     for router in (syncs.router, runs.router, plans.router):
         app.include_router(router, prefix=API, responses={"default": refusal})

@@ -12,11 +12,17 @@ from sync.state.base import State
 __all__ = ["Site"]
 
 
+def _nobody_hears(*_: object) -> tuple[int, str, tuple[str, ...]]:
+    return 404, "there is no such webhook", ()
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One project that is served.
 
-    `jobs` gives its syncs by name; `hosts` are names it may be called by besides addresses and `localhost`.
+    `jobs` gives its syncs by name; `hosts` are names it may be called by besides addresses and `localhost`;
+    `hear` judges an event that came to a webhook (its name, the signature, the body): a status, a sentence, and
+    the syncs that heard of it.
     """
 
     state: State
@@ -24,3 +30,4 @@ class Site:
     engine: EngineSettings
     jobs: Callable[[], Mapping[str, SyncJob]]
     hosts: tuple[str, ...] = ()
+    hear: Callable[[str, str, bytes], tuple[int, str, tuple[str, ...]]] = _nobody_hears
