@@ -21,7 +21,7 @@ from sync.daemon.life import Life
 from sync.daemon.waiting import Waiting
 from sync.documents import report_data
 from sync.engine.job import SyncJob
-from sync.engine.report import SyncReport
+from sync.engine.report import SyncReport, exit_code
 from sync.errors import HeadgateError
 from sync.state.base import State
 from sync.state.holder import alive
@@ -186,8 +186,8 @@ class Workers:
 
     def _answer(self, name: str, requests: Sequence[RunRequest], report: SyncReport | None, code: str) -> None:
         """Keep what became of requests, for those who wait for it."""
-        failed = {"sync": name, "status": "failed", "error": {"code": code}}
-        data = failed if report is None else report_data(report)
+        failed = {"sync": name, "status": "failed", "error": {"code": code}, "exit_code": 1}
+        data = failed if report is None else report_data(report) | {"exit_code": exit_code([report])}
         guarded("answering", partial(self._state.answer_requests, name, [r.slot for r in requests], data))
 
     def _run(self, job: SyncJob, request: RunRequest, life: Life) -> Ended:

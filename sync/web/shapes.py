@@ -93,7 +93,10 @@ class RequestStatus(StrEnum):
 
 
 class RequestView(_View):
-    """Something that was asked for. `report` is there once it ended, as `headgate run --json` has it of a sync."""
+    """Something that was asked for.
+
+    `report` is there once it ended: what `headgate run --json` has of a sync, and its `exit_code`.
+    """
 
     id: str
     sync: str

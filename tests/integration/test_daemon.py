@@ -262,7 +262,7 @@ def test_who_asks_for_a_sync_that_is_gone_is_told(ledger):
     Daemon(lambda: [job("vip")], ledger, Played().runner).once()
 
     (request,) = ledger.requests("gone", open_only=False)
-    assert request.report == {"sync": "gone", "status": "failed", "error": {"code": "HG191"}}
+    assert request.report == {"sync": "gone", "status": "failed", "error": {"code": "HG191"}, "exit_code": 1}
 
 
 def test_two_syncs_of_one_account_do_not_run_at_the_same_time(ledger):

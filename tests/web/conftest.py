@@ -18,7 +18,9 @@ from sync.daemon.service import Daemon
 from sync.engine.runner import Runner
 from sync.state.access import Scope
 from sync.state.ledger import Ledger
-from sync.web.app import guarded_app
+from sync.web.app import make_app
+from sync.web.callers import Failures
+from sync.web.guard import Guard
 from sync.web.server import bound, serving
 from sync.web.site import Site
 from tests.acceptance.project import Project
@@ -101,10 +103,12 @@ def api(tmp_path: Path, sink: Sink) -> Iterator[Api]:
 
 
 @contextmanager
-def served(folder: Path, sink: Sink) -> Iterator[Api]:
+def served(folder: Path, sink: Sink, failures: Failures | None = None) -> Iterator[Api]:
     """A project of 40 people, nothing sent yet, behind its API."""
     made = Api(Project(folder, sink.url).write().people(40))
-    with serving(guarded_app(made.site), bound(Address("127.0.0.1", 0))) as address:
+    app = make_app(made.site)
+    app.state.failures = failures or app.state.failures
+    with serving(Guard(app, made.site.hosts), bound(Address("127.0.0.1", 0))) as address:
         made.url = f"http://{address}"
         yield made
     for client in made.clients:

@@ -56,7 +56,7 @@ def test_a_run_is_asked_for_held_approved_and_delivered(api: Api, sink: Sink) ->
     assert client.http.get(asked.headers["Location"].removeprefix("/api/v1")).json() == request
     api.work()
     ended = client.get(f"/syncs/{SYNC}/requests/{request['id']}").json()
-    assert (ended["status"], ended["report"]["status"]) == ("ended", "held")
+    assert (ended["status"], ended["report"]["status"], ended["report"]["exit_code"]) == ("ended", "held", 3)
     assert [v["guardrail"] for v in ended["report"]["held"]] == ["first_run"]
     assert client.get(f"/syncs/{SYNC}").json()["health"] == "held"
 
