@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import subprocess
-import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.environments import alone, made_environment
 from tests.servers import absent, answers, free_port, until
 
 __all__ = ["Snowflake", "server_python", "snowflake"]
@@ -58,38 +54,9 @@ class Snowflake:
             return dict(json.load(answer))
 
 
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Keep the other processes of this run, and of other runs, out until the end."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def server_python(config: pytest.Config) -> Path:
-    """The interpreter of an environment that has the server, which is made once and kept in pytest's cache."""
-    cache = Path(config.cache.mkdir("snowflake-server"))  # type: ignore[union-attr]
-    folder = cache / f"py{sys.version_info.minor}-{PACKAGES[0][-6:-2]}"
-    python, done = folder / "bin" / "python", folder / "done"
-    with _alone(cache / "lock"):
-        if done.exists():
-            return python
-        uv = shutil.which("uv")
-        if uv is None:
-            absent("uv is not installed: it makes the Snowflake server's environment")
-        shutil.rmtree(folder, ignore_errors=True)
-        for command in (
-            ["venv", "-q", "--python", sys.executable, str(folder)],
-            ["pip", "install", "-q", "--python", str(python), *PACKAGES],
-        ):
-            # The project's own constraints must not reach in, so not from a folder of it.
-            made = subprocess.run(
-                [uv, *command], capture_output=True, text=True, timeout=170, check=False, cwd=folder.anchor
-            )
-            if made.returncode:
-                absent(f"the Snowflake server cannot be installed: {made.stderr[-300:]}")
-        done.touch()
-    return python
+    """The interpreter of an environment that has the server."""
+    return made_environment(config, "snowflake-server", PACKAGES, absent)
 
 
 def _started(python: Path, folder: Path) -> int:
@@ -113,7 +80,7 @@ def snowflake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all processes of the run
     port = folder / "snowflake.port"
-    with _alone(folder / "snowflake.lock"):
+    with alone(folder / "snowflake.lock"):
         if not port.exists():
             port.write_text(str(_started(python, folder)))
     return Snowflake(int(port.read_text()))

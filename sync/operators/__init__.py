@@ -1,1 +1,1 @@
-"""Operators of schedulers that ask the daemon's API for runs; each needs its framework and httpx, nothing of ours."""
+"""Operators of schedulers: they ask the daemon's API for runs, and need their framework and httpx only."""

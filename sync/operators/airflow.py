@@ -23,10 +23,10 @@ __all__ = ["HeadgateRunOperator", "HeadgateRunTrigger"]
 class HeadgateRunOperator(BaseOperator):
     """Ask for a run of a sync, wait until it has ended, and fail where it is not green; gives its report.
 
-    `sync`: the sync's name. `conn_id`: an Airflow connection whose host (and port, and `https` as its schema) is the
-    daemon's and whose password is a token with the scopes `read` and `run`. `accept`: exit codes of `headgate run`
-    that count as success: 0 is green, 3 held, 4 done with rejected or unknown records. `timeout` and `poll` are in
-    seconds. A held run fails without a retry: it waits for a person.
+    `sync`: the sync's name. `conn_id`: an Airflow connection whose host (and port, and `https` as its schema) is
+    the daemon's and whose password is a token with the scopes `read` and `run`. `accept`: exit codes of `headgate
+    run` that count as success: 0 is green, 3 held, 4 done with rejected or unknown records. `timeout` and `poll`
+    are in seconds. A held run fails without a retry: it waits for a person.
     """
 
     template_fields: Sequence[str] = ("sync", "reason")
@@ -66,7 +66,11 @@ class HeadgateRunOperator(BaseOperator):
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
         raise AssertionError("defer does not return")
 
-    def execute_complete(self, context: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(
+        self,
+        context: Mapping[str, Any],  # noqa: ARG002 - the framework's signature
+        event: Mapping[str, Any],
+    ) -> dict[str, Any]:
         """The trigger saw the request end."""
         if event.get("refused"):
             raise AirflowFailException(event["refused"])

@@ -45,7 +45,7 @@ class Client:
         return str(read(answer)["id"])
 
     def wait(self, sync: str, request: str, *, every: float, timeout: float) -> dict[str, Any]:
-        """The report of a request, once it has ended. Raises `Refused` and `TimeoutError`; silence is waited out."""
+        """The report of a request, once it has ended; silence is waited out. Raises `Refused`, `TimeoutError`."""
         deadline = time.monotonic() + timeout
         with httpx.Client(**self.options) as http:
             while True:
@@ -67,7 +67,7 @@ def told(get: Any) -> dict[str, Any] | None:
 
 
 def read(answer: httpx.Response) -> dict[str, Any]:
-    """An answer's document. Raises `Refused` for a refusal, `httpx.HTTPStatusError` where asking again may help."""
+    """An answer's document. Raises `Refused`, or `httpx.HTTPStatusError` where asking again may help."""
     if answer.status_code in (408, 429) or answer.status_code >= 500:
         answer.raise_for_status()
     try:

@@ -1,4 +1,4 @@
-"""A Dagster resource that asks the daemon for runs, and assets that are a sync's audience. Needs dagster and httpx."""
+"""A Dagster resource that asks the daemon for runs, and assets that are syncs. Needs dagster and httpx."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
