@@ -67,11 +67,9 @@ def standing(state: StateReader, cohort: Cohort, sync: Sync) -> Standing:
     plans = [p for p in state.plans(sync.name, PlanStatus.HELD, limit=1) if p.expires_at > now]
     refreshes = state.refreshes(sync.name, limit=1)
     freshness = now - _newest(refreshes[0]) if refreshes else None
-    rejected = len(state.rejected(sync.name, given_up=False))
+    rejected, dirty = state.undelivered(sync.name)
     activity = _activity(state, sync)
-    health, reasons = _health(
-        sync, cohort, last, plans[0].verdicts if plans else None, freshness, rejected, len(state.dirty(sync.name))
-    )
+    health, reasons = _health(sync, cohort, last, plans[0].verdicts if plans else None, freshness, rejected, dirty)
     leaving = len(state.erasure_parts(ErasureState.QUEUED, sync=sync.name))
     if leaving and health is not Health.DISABLED:
         who = "a forgotten person is" if leaving == 1 else f"{leaving:,} forgotten people are"

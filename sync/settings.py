@@ -166,6 +166,11 @@ class HttpSettings(Section):
         None, description="Where the daemon listens, `127.0.0.1:8520` say; nowhere where it is left out."
     )
     hosts: tuple[str, ...] = Field((), description="Names it is called by, those of a proxy in front of it say.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s<>\"']+$",
+        description="Where people reach it; messages of alerts link there.",
+    )
 
 
 class BlackoutSettings(Section):

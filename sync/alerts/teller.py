@@ -67,10 +67,9 @@ class Teller:
         ground: Callable[[], Ground],
         command: Command,
         *,
-        link: str = "",
         every: float = 15.0,
     ) -> None:
-        self._ledger, self._ground, self._command, self._link = ledger, ground, command, link
+        self._ledger, self._ground, self._command = ledger, ground, command
         self._every = every
         self._holder = me()
         self._stopping = threading.Event()
@@ -124,11 +123,11 @@ class Teller:
         if settings is None:
             self._end(messages, "config.toml has no such notifier", most=-1.0)
             return 0
-        notifier = Notifier(target, settings, ground.root)
-        return sum(self._hand_over(notifier, part) for part in _parts(messages))
+        notifier, link = Notifier(target, settings, ground.root), ground.settings.http.public_url or ""
+        return sum(self._hand_over(notifier, part, link) for part in _parts(messages))
 
-    def _hand_over(self, notifier: Notifier, messages: list[AlertMessage]) -> int:
-        letters = [letter(message, self._command, self._link) for message in messages]
+    def _hand_over(self, notifier: Notifier, messages: list[AlertMessage], link: str) -> int:
+        letters = [letter(message, self._command, link) for message in messages]
         try:
             notifier.send(_one(letters))
             reached("message.sent")

@@ -65,7 +65,7 @@ class Letter:
 
 
 def letter(message: AlertMessage, command: Command, link: str = "") -> Letter:
-    """The words of one message; `command` makes a command line of its words, `link` is the console's address."""
+    """The words of one message; `command` makes a command line of its words, `link` is where people reach us."""
     facts, kind = message.facts, message.kind
     what, next_ = _WORDS[message.condition]
     over = kind is MessageKind.RECOVERED
@@ -87,7 +87,7 @@ def letter(message: AlertMessage, command: Command, link: str = "") -> Letter:
     }
     lines = [heads[kind], *notes.get(kind, [])]
     lines += [] if over else [*told, since]
-    lines += [f"Console: {link}"] if link else []
+    lines += [f"Headgate: {link}"] if link else []
     lines.append(f"Alert {message.id} ({message.condition}, {severity(message.condition, kind)})")
     steps = () if over else tuple(command(words) for words in next_(message.subject, facts))
     return Letter(_title(message), severity(message.condition, kind), over, tuple(lines), steps)

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from sync.cli.context import Session
-from sync.errors import ProjectError
 
 if TYPE_CHECKING:
     from sync.alerts.teller import Ground, Teller
@@ -18,7 +17,7 @@ __all__ = ["teller", "telling"]
 
 
 class _Ground:
-    """The project as its files were last fit to be read: what is wrong is told, too, while somebody edits."""
+    """The project that is in force. Its jobs are made once for each taking over: that asks git for authors."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -28,13 +27,8 @@ class _Ground:
     def __call__(self) -> Ground:
         from sync.alerts.teller import Ground
 
-        try:
-            project = self._session.project
-        except ProjectError:
-            if self._ground is None:
-                raise
-            return self._ground
-        if project is not self._project or self._ground is None:  # to make the jobs asks git for authors
+        project = self._session.project
+        if project is not self._project or self._ground is None:
             self._project, self._ground = project, Ground(project.settings, project.jobs(disabled=True))
         return self._ground
 

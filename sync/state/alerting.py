@@ -21,7 +21,7 @@ from sync.state.tables import NOW, STEADY
 __all__ = ["AlertLedger"]
 
 _alert, _message, _mute = tables.alert.c, tables.alert_message.c, tables.alert_mute.c
-_run, _request, _rejected = tables.run.c, tables.run_request.c, tables.rejected.c
+_run, _request = tables.run.c, tables.run_request.c
 _event = tables.audit_event.c
 _WAITS = _message.sent_at.is_(None) & _message.gave_up_at.is_(None)
 _KEPT_S = 30 * 86400.0  # how long messages that were sent, or given up, are listed
@@ -53,13 +53,6 @@ class AlertLedger(LeaseLedger):
         query = query.where(_event.action == "run.interrupted", _event.object == run).order_by(_event.seq.desc())
         found = self._all(query.limit(_INTERRUPTIONS), lambda r: (str(json.loads(r.data).get("code", "")), r.at))
         return next(((code, float(at)) for code, at in found if code != _STOPPED), None)
-
-    def undelivered(self, sync: str) -> tuple[int, int]:
-        """How many records are refused and not given up, and of how many the outcome is unknown."""
-        refused = select(func.count()).select_from(tables.rejected)
-        dirty = select(func.count()).select_from(tables.dirty).where(tables.dirty.c.sync == sync)
-        refused = refused.where(_rejected.sync == sync, _rejected.given_up_at.is_(None))
-        return int(self._scalar(refused)), int(self._scalar(dirty))
 
     def open_requests(self, sync: str) -> list[RunRequest]:
         """Requests for runs that have no answer, and after which no run has ended: oldest first, of the newest."""

@@ -138,6 +138,10 @@ class StateReader(ABC):
         """Rejected records, newest first."""
 
     @abstractmethod
+    def undelivered(self, sync: str) -> tuple[int, int]:
+        """How many records are refused and not given up, and of how many the outcome is unknown."""
+
+    @abstractmethod
     def removed_since(self, sync: str, since: float) -> int:
         """Removals acknowledged in runs that ended since then and that no person approved."""
 

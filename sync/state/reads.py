@@ -263,6 +263,14 @@ class LedgerReader(StateReader):
             query = query.where(at.is_not(None) if given_up else at.is_(None))
         return self._all(query, rows.rejected)
 
+    def undelivered(self, sync: str) -> tuple[int, int]:
+        """How many records are refused and not given up, and of how many the outcome is unknown."""
+        rejected = tables.rejected.c
+        refused = select(func.count()).select_from(tables.rejected)
+        refused = refused.where(rejected.sync == sync, rejected.given_up_at.is_(None))
+        dirty = select(func.count()).select_from(tables.dirty).where(tables.dirty.c.sync == sync)
+        return int(self._scalar(refused)), int(self._scalar(dirty))
+
     def removed_since(self, sync: str, since: float) -> int:
         """Removals acknowledged in runs that ended since then and that no person approved."""
         query = select(func.sum(_run.removed))

@@ -51,7 +51,7 @@ def test_a_held_plan_says_what_why_until_when_and_how_to_decide() -> None:
         "Cohort: Lapsed buyers",
         "Destination: crm",
         "Since 2025-11-24 15:00 UTC.",
-        "Console: https://hg.acme.example",
+        "Headgate: https://hg.acme.example",
         "Alert 9c1e22aa04f1 (held, warning)",
         "Next:",
         '  headgate approve 3f2a91c07d11 --reason "why this is right" --project /srv/sync',
