@@ -430,6 +430,7 @@ def test_a_notifier_that_does_not_answer_keeps_no_run_back(synced: Alerting, boa
 # --- nothing of a person --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whatever_fails_and_whoever_quotes_it_no_message_names_a_person(
     synced: Alerting, board: Inbox, sink: Sink
 ) -> None:
