@@ -31,6 +31,7 @@ __all__ = ["POLL", "Ended", "Runs", "Workers"]
 
 log = structlog.get_logger("headgate.daemon")
 
+_OPEN = ("sending", "waiting")  # the run goes on, after a restart or when its jobs are done
 POLL = "poll"
 """Why a run is taken up that waits for its jobs: no slot was asked for."""
 
@@ -175,20 +176,36 @@ class Workers:
 
     def _work(self, job: SyncJob, requests: Sequence[RunRequest], life: Life) -> None:
         with structlog.contextvars.bound_contextvars(sync=job.name):
+            since = self._now()
             ended = self._run(job, requests[-1], life)
-            if ended.request.why != POLL:
-                self._answer(job.name, requests, ended.report, ended.code)
+            if ended.report is None or ended.report.status not in _OPEN:
+                self._answer(job.name, requests, ended.report, ended.code, since)
             if ended.request.kind is RequestKind.PLAN:
                 return
             guarded("looking at its jobs", partial(self._left, ended))
             for tell in self._ended:
                 guarded("telling of a run", partial(tell, ended))
 
-    def _answer(self, name: str, requests: Sequence[RunRequest], report: SyncReport | None, code: str) -> None:
-        """Keep what became of requests, for those who wait for it."""
+    def _now(self) -> float | None:
+        """The ledger's clock; None where it cannot be read now, which is no reason not to run."""
+        try:
+            return self._state.now()
+        except HeadgateError:
+            return None
+
+    def _answer(
+        self,
+        name: str,
+        requests: Sequence[RunRequest],
+        report: SyncReport | None,
+        code: str,
+        since: float | None = None,
+    ) -> None:
+        """Keep what became of requests, for those who wait for it, and of earlier ones whose run this was."""
         failed = {"sync": name, "status": "failed", "error": {"code": code}, "exit_code": 1}
         data = failed if report is None else report_data(report) | {"exit_code": exit_code([report])}
-        guarded("answering", partial(self._state.answer_requests, name, [r.slot for r in requests], data))
+        slots = [r.slot for r in requests]
+        guarded("answering", partial(self._state.answer_requests, name, slots, data, until=since))
 
     def _run(self, job: SyncJob, request: RunRequest, life: Life) -> Ended:
         try:

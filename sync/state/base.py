@@ -317,8 +317,13 @@ class State(StateReader):
         """Mark a request as taken; False where somebody took it."""
 
     @abstractmethod
-    def answer_requests(self, sync: str, slots: Iterable[str], report: Mapping[str, Any]) -> None:
-        """Keep what became of requests, and of those taken before them that nobody answered: their daemon died."""
+    def answer_requests(
+        self, sync: str, slots: Iterable[str], report: Mapping[str, Any], *, until: float | None = None
+    ) -> None:
+        """Keep what became of requests, and of those taken before them, or `until` then, that nobody answered.
+
+        These are of a run that waited for its jobs, or whose daemon died.
+        """
 
     @abstractmethod
     def pause(self, name: str, reason: str | None, events: Sequence[Event] = ()) -> None:

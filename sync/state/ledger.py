@@ -142,11 +142,14 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
             return connection.execute(take.values(taken_at=NOW)).rowcount == 1
 
     @durable
-    def answer_requests(self, sync: str, slots: Iterable[str], report: Mapping[str, Any]) -> None:
-        """Keep what became of requests, and of those taken before them that nobody answered."""
+    def answer_requests(
+        self, sync: str, slots: Iterable[str], report: Mapping[str, Any], *, until: float | None = None
+    ) -> None:
+        """Keep what became of requests, and of those taken before that nobody answered."""
         table, names = tables.run_request, list(slots)
         first = select(func.min(table.c.taken_at)).where(table.c.sync == sync, table.c.slot.in_(names))
-        left = and_(table.c.taken_at < first.scalar_subquery(), table.c.ended_at.is_(None))
+        before = func.coalesce(first.scalar_subquery(), until)
+        left = and_(table.c.taken_at < before, table.c.ended_at.is_(None))
         move = update(table).where(table.c.sync == sync, or_(table.c.slot.in_(names), left))
         with self._db.write() as connection:
             connection.execute(move.values(ended_at=NOW, report=rows.to_json(dict(report))))

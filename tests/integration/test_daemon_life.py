@@ -88,6 +88,36 @@ def test_a_run_that_waits_frees_its_worker_and_comes_back_without_a_slot(world: 
     assert len(world.ledger.requests(SYNC, open_only=False)) == 1
 
 
+def test_whoever_asked_for_a_run_that_waits_is_answered_when_it_is_over(world: World) -> None:
+    world.delivery = replace(world.delivery, job_wait=0.01)
+    world.desk.answers.extend([a_job(1.0)] * 2)
+    asked_for(world)
+    ended: list[Ended] = []
+    with Serving(real_daemon(world, ended)) as daemon:
+        until(lambda: len(ended) == 1)
+        until(lambda: daemon.workers.busy == [])
+        assert world.ledger.request(SYNC, "now#1").report is None
+        until(lambda: len(ended) == 2)
+
+    report = world.ledger.request(SYNC, "now#1").report
+    assert (report["status"], report["exit_code"]) == ("completed", 0)
+    assert report["applied"] + report["accepted"] == 20
+
+
+def test_whoever_asked_for_a_run_that_a_stop_interrupted_is_answered_by_the_next_daemon(world: World) -> None:
+    world.delivery = replace(world.delivery, job_wait=0.01)
+    world.desk.answers.extend([a_job(3600.0)] * 2)
+    asked_for(world)
+    ended: list[Ended] = []
+    with Serving(real_daemon(world, ended)):
+        until(lambda: len(ended) == 1)
+    assert world.ledger.request(SYNC, "now#1").report is None
+
+    real_daemon(world, ended).once()
+
+    assert world.ledger.request(SYNC, "now#1").report["status"] == "completed"
+
+
 def test_requests_of_a_run_that_waits_are_kept_until_it_is_over(world: World) -> None:
     world.delivery = replace(world.delivery, job_wait=0.01)
     world.desk.answers.extend([a_job(1.0)] * 2)
