@@ -117,6 +117,7 @@ class Clock:
 
     def read(self) -> None:
         """Read the files and set the clock by them. Raises `ProjectError`; what was read before holds then."""
+        looks = self._watch()  # before they are read: what is saved meanwhile is a change
         try:
             jobs = {job.name: job for job in self._load()}
         except HeadgateError as error:
@@ -142,7 +143,7 @@ class Clock:
             timed[name] = _Timed(trigger, since, asked if asked and asked > now else None)
         with self._lock:
             self._jobs, self._timed = jobs, timed
-        self._seen = self._watch()
+        self._seen = looks
         if self._scheduler is not None:
             self._scheduler.remove_all_jobs()
             for name, item in timed.items():
@@ -209,8 +210,8 @@ class Clock:
             drift, self._strayed = time.time() - time.monotonic(), False
             log.warning("clock_stepped", seconds=round(drift - self._drift, 1))
             self._drift = drift
-        if stepped or self._changed():
-            self._seen = self._watch()
+        if self._changed() or stepped:
+            self._seen = self._looked  # also where they are refused: they are read again when they change again
             guarded("reading the files again", self.read)
         if stepped:  # setting the clock anew forgot what came due in the step
             for name in list(self._timed):

@@ -489,6 +489,23 @@ def test_a_slot_that_jitter_or_a_blackout_put_off_was_not_overlooked(ledger, wal
     assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
 
 
+def test_files_that_are_being_saved_are_read_once_they_are_at_rest(ledger):
+    looks, read = [0], list[int]()
+
+    def load() -> list[SyncJob]:
+        read.append(looks[0])
+        looks[0] += looks[0] == 2  # it is saved once more while it is read
+        return []
+
+    daemon = Daemon(load, ledger, Played().runner, watch=lambda: looks[0])
+    daemon.clock.read()
+    for at in (0, 1, 2, 2, 3, 3, 3, 3):
+        looks[0] = max(at, looks[0])
+        daemon.clock.look()
+
+    assert read == [0, 2, 3]
+
+
 def test_in_a_blackout_begins_only_what_a_person_asked_for(ledger):
     now = datetime.now(UTC)
     dark = f"{now - timedelta(minutes=5):%H:%M}-{now + timedelta(hours=2):%H:%M}"

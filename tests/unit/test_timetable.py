@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from sync.errors import Problem
@@ -160,3 +161,19 @@ def test_blackouts_that_together_leave_no_time_are_refused_in_the_mapping(tmp_pa
 
     assert (problem.code, problem.file, problem.line) == ("HG125", "mappings/vips.yaml", 11)
     assert "whole week" in problem.message
+
+
+def test_a_source_that_cannot_tell_of_changes_is_refused_where_the_schedule_wants_it(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as warehouse:
+        warehouse.execute("CREATE TABLE vips AS SELECT 1 AS id, 'a@acme.example' AS email")
+    folder = project(tmp_path, {"one": "{ source: { poll: 15m } }"})
+    assert load(folder).validate(offline=False) == []
+
+    config = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(
+        config.replace('path = "w.duckdb"', 'path = "w.duckdb"\ndirectories = ["d"]')
+    )
+    (problem,) = load(folder).validate(offline=False)
+    assert (problem.code, problem.file, problem.line) == ("HG142", "mappings/vips.yaml", 11)
+    assert "may read files outside of it" in problem.message
+    assert load(folder).validate(offline=True) == []
