@@ -13,7 +13,7 @@ from sync.conditions import Condition
 from sync.engine.guardrails import HOLDS
 from sync.engine.job import SyncJob
 from sync.engine.pauses import destination_name, pause_of
-from sync.errors import AuthError
+from sync.errors import AuthError, HeadgateError
 from sync.mapping import Cohort
 from sync.schedule import slot_time, timing
 from sync.settings import AlertingSettings
@@ -57,7 +57,8 @@ class _Look:
         paused = ledger.paused()
         self.jobs = [j for j in jobs if pause_of(paused, j.name, j.destination) is None]
         self.routes = {job.name: routes(alerting, job.sync) for job in self.jobs}
-        self.ends = {job.name: _ended(ledger, job.name) for job in self.jobs}
+        self.requests = {job.name: ledger.newest_requests(job.name) for job in self.jobs}
+        self.ends = {job.name: _ended(ledger, job.name, self.requests[job.name]) for job in self.jobs}
         self.resting = _subjects(jobs) - _subjects(self.jobs)
         self.locked_out: frozenset[str] = frozenset()
 
@@ -113,7 +114,8 @@ class _Look:
         """A run that was due, or asked for, too long ago: it did not begin, or not end. What fails is told so."""
         end, facts = self.ends[job.name], None
         if end is None or not end.failed:
-            due = [_due(job, request) for request in self.ledger.open_requests(job.name)]
+            since = end.at if end is not None else 0.0
+            due = [_due(job, r) for r in self.requests[job.name] if _waits(r, since)]
             left = self.ledger.open_run(job.name)
             due += [(left.started_at, True)] if left is not None else []
             late = [one for one in due if one[0] < self.now - self.alerting.late_after]
@@ -184,17 +186,33 @@ class _End:
     through: bool  # did the destination take something
 
 
-def _ended(ledger: Ledger, sync: str) -> _End | None:
+def _ended(ledger: Ledger, sync: str, requests: Sequence[RunRequest]) -> _End | None:
     left = ledger.open_run(sync)
     why = ledger.interruption(left.id) if left is not None and left.status is RunStatus.SENDING else None
     if left is not None and why is not None:
         return _End(left.id, "failed", *why, failed=True, through=False)
-    run = ledger.ended_run(sync)
+    run, broken = ledger.ended_run(sync), _broken(requests)
+    at = (run.finished_at if run is not None else None) or 0.0
+    if broken > at:
+        return _End("", "failed", HeadgateError.code, broken, failed=True, through=False)
     if run is None:
         return None
     through = run.status in _GOOD and any(run.counts.get(name) for name in ("applied", "accepted", "requests"))
-    code, at = (run.error or {}).get("code", ""), run.finished_at or 0.0
+    code = (run.error or {}).get("code", "")
     return _End(run.id, run.status.value, code, at, failed=run.status in _BAD, through=through)
+
+
+def _broken(requests: Sequence[RunRequest]) -> float:
+    """When the run of the newest request ended by a defect of ours, which leaves no run; 0 where it did not."""
+    newest = max((r for r in requests if r.ended_at is not None), key=lambda r: r.ended_at or 0.0, default=None)
+    error = (newest.report or {}).get("error") if newest is not None else None
+    broke = isinstance(error, Mapping) and error.get("code") == HeadgateError.code
+    return (newest.ended_at or 0.0) if newest is not None and broke else 0.0
+
+
+def _waits(request: RunRequest, ended: float) -> bool:
+    """Has nobody answered it, and did no run end since somebody took it."""
+    return request.ended_at is None and (request.taken_at is None or request.taken_at > ended)
 
 
 def _due(job: SyncJob, request: RunRequest) -> tuple[float, bool]:

@@ -29,7 +29,8 @@ _AT_ONCE = 50  # messages that one notifier is given in one claim
 _EVENTS = 20_000  # of the audit log that are looked at
 _INTERRUPTIONS = 20  # of one run
 _STOPPED = "HG520"  # somebody stopped it
-_REQUESTS = 100  # of one sync that are looked at: the newest
+_REQUESTS = 50  # of one sync that are looked at, of each kind
+_SLOTS = ":"  # slots of a schedule begin with a digit and sort before it
 
 
 class AlertLedger(LeaseLedger):
@@ -54,14 +55,13 @@ class AlertLedger(LeaseLedger):
         found = self._all(query.limit(_INTERRUPTIONS), lambda r: (str(json.loads(r.data).get("code", "")), r.at))
         return next(((code, float(at)) for code, at in found if code != _STOPPED), None)
 
-    def open_requests(self, sync: str) -> list[RunRequest]:
-        """Requests for runs that have no answer, and after which no run has ended: oldest first, of the newest."""
-        newest = select(tables.run_request).where(_request.sync == sync, _request.kind == RequestKind.RUN.value)
-        newest = newest.order_by(_request.slot.desc()).limit(_REQUESTS)
-        ended = self._scalar(select(func.max(_run.finished_at)).where(_run.sync == sync)) or 0.0
-        found = self._all(newest, rows.request)
-        waiting = (r for r in reversed(found) if r.ended_at is None)
-        return [r for r in waiting if r.taken_at is None or r.taken_at > ended]
+    def newest_requests(self, sync: str) -> list[RunRequest]:
+        """The newest requests for runs of a schedule, and the newest of anybody else; oldest first."""
+        of_sync = select(tables.run_request).where(_request.sync == sync, _request.kind == RequestKind.RUN.value)
+        slots = of_sync.where(_request.slot < _SLOTS).order_by(_request.slot.desc()).limit(_REQUESTS)
+        others = of_sync.where(_request.slot >= _SLOTS).order_by(_request.at.desc()).limit(_REQUESTS)
+        found = self._all(slots, rows.request) + self._all(others, rows.request)
+        return sorted(found, key=lambda request: request.at)
 
     # --- alerts -----------------------------------------------------------------------------------------------
 

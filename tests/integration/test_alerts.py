@@ -240,6 +240,21 @@ def test_a_run_that_did_not_end_in_time_is_told(synced: Alerting, board: Inbox) 
     assert board.titles[1:] == [f"[Headgate] recovered: late: {SYNC}"], "the daemon tells, too"
 
 
+def test_a_run_that_a_defect_of_ours_ended_is_told_though_it_left_no_run(synced: Alerting, board: Inbox) -> None:
+    slot = "2026-01-01T06:00:00Z"
+    with synced.ledger() as ledger:
+        ledger.request_run(RunRequest(SYNC, slot, "schedule", "scheduler", ledger.now()))
+        ledger.take_request(SYNC, slot)
+        ledger.answer_requests(SYNC, [slot], {"status": "failed", "error": {"code": "HG900"}})
+    synced.told()
+    assert board.titles == [f"[Headgate] failed: {SYNC}"]
+    assert "(HG900)" in board.text
+
+    synced.again()
+    synced.told()
+    assert board.titles[1:] == [f"[Headgate] recovered: failed: {SYNC}"]
+
+
 def test_what_is_paused_or_gone_is_not_wrong(synced: Alerting, board: Inbox, sink: Sink) -> None:
     synced.sql("UPDATE vip_cohort SET score = score + 1 WHERE user_id <= 5")
     sink.faults = (faults.always(faults.SERVER_ERROR),)
@@ -421,7 +436,7 @@ def test_a_notifier_that_does_not_answer_keeps_no_run_back(synced: Alerting, boa
     with synced.ledger() as ledger:
         until(lambda: any(m.attempts for m in ledger.messages(waiting=True)))
         ledger.request_run(RunRequest(SYNC, "now#1", "console", "ana", ledger.now()))
-        until(lambda: not ledger.open_requests(SYNC))
+        until(lambda: all(r.ended_at for r in ledger.newest_requests(SYNC)))
     assert board.got == []
     board.answers.set()
     ended(daemon)

@@ -11,7 +11,7 @@ from sync.conditions import Condition
 from sync.sdk.nouns import Op
 from sync.state.alerts import Alert, MessageKind, Mute, Telling
 from sync.state.holder import me
-from sync.state.nouns import Event, RunRequest, RunStatus, Settlement
+from sync.state.nouns import Event, RequestKind, RunRequest, RunStatus, Settlement
 from tests.state.conftest import SYNC
 
 ALERT = Alert(SYNC, Condition.HELD, 1, True, 100.0, ("slack",), 100.0, facts={"plan": "p1", "limits": [1, 2.5]})
@@ -164,16 +164,17 @@ def test_a_mute_lasts_until_its_time_and_is_audited(ledger):
     assert actions == ["alert.muted"], "what was not muted is not unmuted"
 
 
-def test_requests_count_until_a_run_ended_after_they_were_taken(ledger, make):
-    now = ledger.now()
-    for hour in range(3):
-        ledger.request_run(RunRequest(SYNC, f"2026-01-01T0{hour}:00:00Z", "schedule", "scheduler", now))
-    ledger.take_request(SYNC, "2026-01-01T00:00:00Z")
-    assert [r.slot[11:13] for r in ledger.open_requests(SYNC)] == ["00", "01", "02"]
+def test_of_many_requests_the_newest_of_a_schedule_and_of_others_are_looked_at(ledger):
+    for number in range(70):
+        ledger.request_run(
+            RunRequest(SYNC, f"2026-01-{number // 24 + 1:02}T{number % 24:02}:00:00Z", "s", "s", number)
+        )
+        ledger.request_run(RunRequest(SYNC, f"api#{number:03}", "api", "airflow", 0.5 + number))
+    ledger.request_run(RunRequest(SYNC, "plan#1", "api", "airflow", 900.0, kind=RequestKind.PLAN))
 
-    ledger.add_run(make.run("r9", status=RunStatus.COMPLETED, finished_at=ledger.now() + 1))
+    found = [r.at for r in ledger.newest_requests(SYNC)]
 
-    assert [r.slot[11:13] for r in ledger.open_requests(SYNC)] == ["01", "02"]
+    assert found == [number / 2 for number in range(40, 140)]
 
 
 def test_a_run_under_way_does_not_hide_how_the_last_one_ended(ledger, lease, make):
