@@ -171,6 +171,7 @@ class HttpSettings(Section):
         pattern=r"^https?://[^\s<>\"']+$",
         description="Where people reach it; messages of alerts link there.",
     )
+    open_metrics: bool = Field(False, description="Serve /metrics to whoever has no token, too.")
 
 
 class BlackoutSettings(Section):

@@ -60,10 +60,10 @@ def command(options: Options, workers: int | None, once: bool, listen: str | Non
         pulse = Pulse()
         with telling(session, lambda: daemon.clock.ticking, once=once) as told:
             daemon = _daemon(session, stop, workers, [*told, beating(pulse)])
-            with watched(session, daemon, pulse):
+            with watched(session, daemon, pulse) as seen:
                 if once:
                     return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
-                with http.served(session, daemon.clock, http.address(session, listen)):
+                with http.served(session, daemon.clock, http.address(session, listen), seen):
                     daemon.serve()
             return 0
 

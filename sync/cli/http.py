@@ -12,6 +12,7 @@ from sync.secrets import parse, resolve
 
 if TYPE_CHECKING:
     from sync.cli.context import Session
+    from sync.cli.telemetry import Watched
     from sync.daemon.clock import Clock
 
 __all__ = ["address", "served"]
@@ -44,7 +45,7 @@ def _hearing(session: Session, clock: Clock) -> Callable[[str, str, bytes], tupl
 
 
 @contextmanager
-def served(session: Session, clock: Clock, where: Address | None) -> Iterator[None]:
+def served(session: Session, clock: Clock, where: Address | None, seen: Watched) -> Iterator[None]:
     """Serve while the block runs. Raises `StateError` where nobody can listen there, before anything is begun."""
     if where is None:
         yield
@@ -60,8 +61,17 @@ def served(session: Session, clock: Clock, where: Address | None) -> Iterator[No
     from sync.web.site import Site
 
     listener = bound(where)
-    hosts = session.project.settings.http.hosts
-    hear = _hearing(session, clock)
-    site = Site(session.ledger, session.ledger.access, session.engine, lambda: clock.jobs, hosts, hear)
+    settings = session.project.settings.http
+    site = Site(
+        session.ledger,
+        session.ledger.access,
+        session.engine,
+        lambda: clock.jobs,
+        settings.hosts,
+        _hearing(session, clock),
+        seen.vitals,
+        seen.metrics,
+        settings.open_metrics,
+    )
     with serving(guarded_app(site), listener):
         yield

@@ -11,7 +11,7 @@ from sync.state.database import Database
 
 __all__ = ["HEAD", "migrate"]
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration. Named here because Alembic takes longer to import than most commands to run."""
 
 

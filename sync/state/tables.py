@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import ColumnElement
@@ -170,6 +171,9 @@ plan = Table(
     _text("origin", server_default=""),
     Index(None, "sync", "seq"),
 )
+
+_HELD = text("status = 'held'")  # written out: only then does SQLite see that a query is about these
+Index("ix_plan_held", plan.c.sync, sqlite_where=_HELD, postgresql_where=_HELD)
 
 approval = Table(
     "approval",
@@ -339,6 +343,9 @@ idempotency_key = Table(
     _text("slot"),
     _time("at"),
 )
+
+_OPEN = run_request.c.taken_at.is_(None)
+Index("ix_run_request_open", run_request.c.sync, sqlite_where=_OPEN, postgresql_where=_OPEN)
 
 paused = Table("paused", metadata, _text("name", primary_key=True), _text("reason"), _time("since"))
 

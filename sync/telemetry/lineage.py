@@ -87,15 +87,19 @@ class Lineage:
             return
         job = self._project().jobs([str(span.facts["sync"])], disabled=True)[0]
         self._begun[span] = job, str(uuid.uuid5(_NAMESPACE, str(span.facts["run"])))
-        self._put(self._event(RunState.START, span))
+        if not _polls(span):
+            self._put(self._event(RunState.START, span))
 
     def ends(self, span: Span) -> None:
         """A run is over, or it is known how many rows its cohort has."""
         if span.kind == "phase" and span.parent is not None and "rows" in span.facts:
             self._rows[span.parent] = int(span.facts["rows"])
         elif span in self._begun:
-            state = _STATES.get(str(span.facts.get("status", "failed")), RunState.COMPLETE)
-            self._put(self._event(state, span))
+            status = str(span.facts.get("status", "failed"))
+            if _polls(span) and status != "waiting":
+                self._put(self._event(RunState.START, span))
+            if not _polls(span) or status != "waiting":
+                self._put(self._event(_STATES.get(status, RunState.COMPLETE), span))
             self._begun.pop(span)
             self._rows.pop(span, None)
 
@@ -146,6 +150,11 @@ class Lineage:
         if time.monotonic() - self._warned >= _QUIET_S:
             self._warned = time.monotonic()
             log.warning("lineage is lost: %s; check OPENLINEAGE_URL and the server behind it", why)
+
+
+def _polls(span: Span) -> bool:
+    """Does it ask about a platform's jobs: as long as these are not done, that is not worth telling."""
+    return span.facts.get("trigger") == "poll"
 
 
 def _run_facets(span: Span) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel
+from fastapi import FastAPI
 
-from sync.web import plans, runs, syncs, webhooks
+from sync.web import plans, runs, syncs, watch, webhooks
 from sync.web.callers import Failures
 from sync.web.guard import App, Guard
 from sync.web.problems import MEDIA_TYPE, Problem, add_handlers
@@ -23,12 +22,6 @@ Look at syncs, runs and plans; ask for runs and plans; decide on held plans.
 Every request needs a token (`headgate token create`): `Authorization: Bearer hg_...`. Every refusal is a problem \
 document (RFC 9457) with a code that `headgate explain` knows.
 """
-
-
-class Alive(BaseModel):
-    """The process answers."""
-
-    status: str = "ok"
 
 
 def make_app(site: Site) -> FastAPI:
@@ -61,7 +54,7 @@ def _app() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     add_handlers(app)
-    app.include_router(_health())
+    app.include_router(watch.router)
     app.include_router(webhooks.router)
     refusal = {"model": Problem, "description": "Refused: a problem document."}
     for router in (syncs.router, runs.router, plans.router):
@@ -79,13 +72,3 @@ class _Described(FastAPI):
                 content = operation["responses"]["default"]["content"]
                 content[MEDIA_TYPE] = content.pop("application/json")
         return super().openapi()
-
-
-def _health() -> APIRouter:
-    router = APIRouter(include_in_schema=False)
-
-    @router.get("/healthz")
-    def healthz() -> Alive:
-        return Alive()
-
-    return router

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sync.engine.job import EngineSettings, SyncJob
 from sync.state.access import Access
 from sync.state.base import State
+
+if TYPE_CHECKING:
+    from sync.telemetry.metrics import Metrics
+    from sync.telemetry.vitals import Vitals
 
 __all__ = ["Site"]
 
@@ -31,3 +36,6 @@ class Site:
     jobs: Callable[[], Mapping[str, SyncJob]]
     hosts: tuple[str, ...] = ()
     hear: Callable[[str, str, bytes], tuple[int, str, tuple[str, ...]]] = _nobody_hears
+    vitals: Vitals | None = None  # of the daemon that serves it
+    metrics: Metrics | None = None
+    open_metrics: bool = False  # to whoever has no token
