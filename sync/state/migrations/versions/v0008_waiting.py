@@ -1,4 +1,4 @@
-"""Indexes of what waits: held plans and open run requests are asked for again and again, and are few among many."""
+"""Indexes of what waits: held plans and open run requests are asked for often, and are few among many."""
 
 from __future__ import annotations
 
