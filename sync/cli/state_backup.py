@@ -68,4 +68,4 @@ def restore(session: Session, file: Path, reason: str, *, over: bool, in_step: b
         output.say(
             f"  {session.command('resume SYNC')}; what is at the destination and not known here stays there"
         )
-    output.say("  people who were forgotten since then have to be forgotten again")
+    output.say("  people who were forgotten since then have to be forgotten again, and tokens revoked again")

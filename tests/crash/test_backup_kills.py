@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,17 @@ OF_RETENTION = ("prune.before", "prune.after", "retention.pruned")
 OF_A_BACKUP = ("backup.snapshot", "backup.written")
 OF_A_RESTORE = ("restore.marked", "restore.emptied", "restore.file", "restore.adapted")
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(180)
+
+
+def day(*values: object) -> Any:
+    """A case that CI tries."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def night(*values: object) -> Any:
+    """A case that is tried at night only."""
+    return pytest.param(*values, marks=pytest.mark.endless)
 
 
 def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -55,7 +66,7 @@ def resumed_and_run(ground: Ground) -> None:
     assert ground.members() == set(ground.truth())
 
 
-@pytest.mark.parametrize("point", OF_RETENTION)
+@pytest.mark.parametrize("point", [night("prune.before"), night("prune.after"), day("retention.pruned")])
 def test_a_run_killed_while_it_deletes_what_is_old_loses_nothing(ground_of: GroundOf, point: str) -> None:
     ground = ground_of(fresh=True)
 
@@ -66,6 +77,7 @@ def test_a_run_killed_while_it_deletes_what_is_old_loses_nothing(ground_of: Grou
     ground.in_step()
 
 
+@pytest.mark.slow
 def test_a_backup_is_for_its_owner_only_and_leaves_nothing_beside_it(ground_of: GroundOf) -> None:
     ground = ground_of()
     made = backup(ground)
@@ -80,6 +92,7 @@ def test_a_backup_is_for_its_owner_only_and_leaves_nothing_beside_it(ground_of: 
     assert again.code == 2, "it writes over nothing"
 
 
+@pytest.mark.slow
 def test_a_backup_made_while_a_daemon_works_can_be_restored_elsewhere(ground_of: GroundOf) -> None:
     ground = ground_of()
     ground.project.more = "    schedule: { every: 1s }\n"
@@ -106,6 +119,7 @@ def test_a_backup_made_while_a_daemon_works_can_be_restored_elsewhere(ground_of:
     resumed_and_run(ground)
 
 
+@pytest.mark.slow
 def test_a_backup_of_a_machine_that_rests_is_restored_in_step(ground_of: GroundOf) -> None:
     ground = ground_of()
     backup(ground)
@@ -118,6 +132,7 @@ def test_a_backup_of_a_machine_that_rests_is_restored_in_step(ground_of: GroundO
     assert "state.restored" in ground.headgate("audit", "export").out
 
 
+@pytest.mark.slow
 def test_a_restore_goes_over_no_state_without_leave_and_keeps_what_was_there(ground_of: GroundOf) -> None:
     ground = ground_of()
     backup(ground)
@@ -133,6 +148,7 @@ def test_a_restore_goes_over_no_state_without_leave_and_keeps_what_was_there(gro
     resumed_and_run(ground)
 
 
+@pytest.mark.slow
 def test_a_restore_is_refused_while_a_daemon_has_the_ledger_open(ground_of: GroundOf) -> None:
     ground = ground_of()
     backup(ground)
@@ -148,7 +164,7 @@ def test_a_restore_is_refused_while_a_daemon_has_the_ledger_open(ground_of: Grou
     ground.in_step()
 
 
-@pytest.mark.parametrize("where", ["cut", "turned", "another file", "no archive"])
+@pytest.mark.parametrize("where", [day("cut"), night("turned"), day("another file"), night("no archive")])
 def test_a_backup_that_is_not_what_was_written_changes_nothing(ground_of: GroundOf, where: str) -> None:
     ground = ground_of()
     made = backup(ground)
@@ -174,7 +190,7 @@ def test_a_backup_that_is_not_what_was_written_changes_nothing(ground_of: Ground
     ground.in_step()
 
 
-@pytest.mark.parametrize("point", OF_A_BACKUP)
+@pytest.mark.parametrize("point", [night("backup.snapshot"), day("backup.written")])
 def test_a_killed_backup_leaves_no_half_archive(ground_of: GroundOf, point: str) -> None:
     ground = ground_of()
 
@@ -189,8 +205,11 @@ def test_a_killed_backup_leaves_no_half_archive(ground_of: GroundOf, point: str)
     ground.in_step()
 
 
-@pytest.mark.parametrize("point", OF_A_RESTORE)
-@pytest.mark.parametrize("over", [False, True], ids=["into an empty place", "over a state"])
+@pytest.mark.parametrize(
+    ("point", "over"),
+    [day("restore.file", True)]
+    + [night(p, o) for p in OF_A_RESTORE for o in (False, True) if (p, o) != ("restore.file", True)],
+)
 def test_a_killed_restore_lets_nobody_run_before_it_is_finished(
     ground_of: GroundOf, point: str, over: bool
 ) -> None:

@@ -68,6 +68,35 @@ def test_jobs_are_asked_about_again_by_the_next_daemon_when_the_first_is_killed(
     assert ground.members() == set(ground.truth())
 
 
+def test_the_second_daemon_takes_over_when_the_first_is_killed(ground_of: GroundOf) -> None:
+    ground = ground_of()
+    ground.change()
+    ground.sink.latency = 0.3
+    before = ground.sink.count
+    daemons = {one.pid: one for one in (started(ground.start("daemon")), started(ground.start("daemon")))}
+    with ledger_of(ground) as ledger:
+        ask(ledger)
+        until(lambda: ground.sink.count >= before + 2)
+        lease = ledger.lease(SYNC)
+        assert lease is not None
+        first = daemons.pop(int(lease.holder.split("/")[1]))
+        (second,) = daemons.values()
+        first.kill()
+        killed = time.monotonic()
+        until(lambda: (now := ledger.lease(SYNC)) is not None and now.epoch > lease.epoch)
+        took = time.monotonic() - killed
+        ground.killed(first.wait())
+        ground.sink.latency = 0.0
+        until(lambda: ledger.open_run(SYNC) is None and ledger.lease(SYNC) is None)
+        second.send(signal.SIGTERM)
+        assert second.wait().code == 0
+
+    ground.figures.most("slowest takeover of a killed daemon's run, s", round(took, 2))
+    assert took < 12, "the lease's time"
+    assert ground.at_the_destination() == ground.truth()
+    assert ground.members() == set(ground.truth())
+
+
 def test_a_destination_that_hangs_for_good_ends_the_daemon_and_the_next_one_goes_on(ground_of: GroundOf) -> None:
     ground = ground_of()
     config = ground.project.root / "config.toml"

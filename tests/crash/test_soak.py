@@ -24,15 +24,15 @@ def nobody_is_lost(soak: Soak) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(170)
-def test_a_day_of_four_syncs_with_faults_and_kills(sink: Sink, forge: Forge, tmp_path: Path) -> None:
+def test_hours_of_four_syncs_with_faults_and_a_kill(sink: Sink, forge: Forge, tmp_path: Path) -> None:
     soak = Soak(tmp_path / "project", sink, forge, syncs=4, people=40).begin()
-    for number in range(5):
-        soak.hour(kill=number in (1, 3))
+    for number in range(3):
+        soak.hour(kill=number == 1)
     soak.end()
 
     report = nobody_is_lost(soak)
-    assert soak.kills == 2
-    assert report["slots"] == 20
+    assert soak.kills == 1
+    assert report["slots"] == 12
     forge.end_all()
 
 
