@@ -13,6 +13,7 @@ import structlog
 
 from sync.daemon.clock import Clock
 from sync.engine.job import SyncJob
+from sync.engine.pauses import pause_of
 from sync.mapping import Schedule
 from sync.schedule import blackout_of
 from sync.state.base import State
@@ -34,12 +35,12 @@ class Asking:
 
         One that is disabled, paused or in a blackout is left out: what happens meanwhile is seen afterwards.
         """
-        now = datetime.now(UTC)
+        now, paused = datetime.now(UTC), self.state.paused()
         for name, job in self._clock.jobs.items():
             schedule = job.sync.schedule
             if schedule is None or job.sync.disabled or not (schedule.after or schedule.dbt or schedule.source):
                 continue
-            if not self._clock.paused(name) and blackout_of(schedule).around(now) is None:
+            if pause_of(paused, name, job.destination) is None and blackout_of(schedule).around(now) is None:
                 yield job, schedule
 
     def seen(self, job: SyncJob, fact: str) -> str | None:

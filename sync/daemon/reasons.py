@@ -26,7 +26,7 @@ class Reasons:
     def chores(self) -> list[Chore]:
         """What a daemon looks at now and then."""
         return [
-            Chore("looking for runs to follow", 1, self._following.look),
+            Chore("looking for runs to follow", 2, self._following.look),
             Chore("looking for dbt runs", 2, self._dbt.look),
             Chore("asking whether sources changed", 1, self._moves.keep_looking),
         ]

@@ -334,6 +334,7 @@ NIGHTS = {
     "Europe/Berlin": ("2026-03-29", "2026-10-25"),
     "Australia/Lord_Howe": ("2026-04-05", "2026-10-04"),
     "Antarctica/Troll": ("2026-03-29", "2026-10-25"),
+    "Australia/Sydney": ("2026-04-05", "2026-10-04"),
 }
 
 
