@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,23 @@ def test_a_run_that_a_defect_of_ours_ended_is_told_though_it_left_no_run(synced:
     synced.again()
     synced.told()
     assert board.titles[1:] == [f"[Headgate] recovered: failed: {SYNC}"]
+
+
+def test_a_run_that_a_blackout_put_off_is_late_only_so_long_after_its_end(synced: Alerting, board: Inbox) -> None:
+    now = datetime.now(UTC)
+    slot = now - timedelta(hours=2)
+    dark = f"{now - timedelta(hours=3):%H:%M}-{now - timedelta(minutes=10):%H:%M}"
+    schedule = f"{{ at: '{slot:%H:%M}', blackout: ['{dark}'] }}"
+    synced.mapped("    mode: mirror", f"    schedule: {schedule}\n    mode: mirror")
+    with synced.ledger() as ledger:
+        name = f"{slot:%Y-%m-%dT%H:%M}:00Z"
+        ledger.request_run(RunRequest(SYNC, name, "schedule", "scheduler", ledger.now()))
+    synced.told()
+    assert board.titles == []
+
+    synced.mapped(f", blackout: ['{dark}']", "")
+    synced.told()
+    assert board.titles == [f"[Headgate] late: {SYNC}"]
 
 
 def test_what_is_paused_or_gone_is_not_wrong(synced: Alerting, board: Inbox, sink: Sink) -> None:
