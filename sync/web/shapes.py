@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from sync.documents import standing_data, verdict_data
 from sync.durations import iso
@@ -28,7 +28,9 @@ Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:#-]{1,100}$")]
 Cursor = Annotated[str | None, Query(max_length=100, description="`next` of the page before.")]
 SyncFilter = Annotated[str | None, Query(max_length=80, description="Only of this sync.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
-Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=500)]
+# A letter or a digit has to be in it. Classes are written out: what `\s` means differs from language to language.
+_WORDS = r"[0-9A-Za-z\u00c0-\u167f\u1681-\u1fff\u2c00-\u2fff\u3001-\ud7ff]"
+Reason = Annotated[str, StringConstraints(min_length=3, max_length=500, pattern=_WORDS), AfterValidator(str.strip)]
 Number = float | int | str | None
 
 
@@ -274,7 +276,7 @@ class _Asked(BaseModel):
 class Asked(_Asked):
     """Why something is asked for; kept in the audit log."""
 
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)] = ""
+    reason: Annotated[str, StringConstraints(max_length=500), AfterValidator(str.strip)] = ""
 
 
 class WithReason(_Asked):

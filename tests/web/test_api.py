@@ -365,7 +365,8 @@ def test_failures_are_forgotten_with_time_and_kept_for_so_many_addresses() -> No
     ("path", "body"),
     [
         (f"/syncs/{SYNC}/pause", {"reason": ""}),
-        (f"/syncs/{SYNC}/pause", {"reason": "  x  "}),
+        (f"/syncs/{SYNC}/pause", {"reason": " \t  "}),
+        (f"/syncs/{SYNC}/pause", {"reason": "..."}),
         (f"/syncs/{SYNC}/pause", {}),
         (f"/syncs/{SYNC}/runs", {"reasn": "person1@mail.example"}),
         (f"/syncs/{SYNC}/runs", ["person1@mail.example"]),
