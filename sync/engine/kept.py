@@ -38,6 +38,7 @@ __all__ = [
     "members_of",
     "migrated",
     "part_of",
+    "parts",
     "session_of",
     "source_of",
     "tables",
@@ -95,9 +96,13 @@ def verify(settings: EngineSettings, generation: Generation, session: Session | 
     if not generation.place:
         files.verify(folder_of(settings.folder, generation.sync), generation)
         return
-    names = [name for name in (generation.base, generation.delta) if name is not None]
     with tables(settings, generation.sync, generation.place, session) as there:
-        there.verify(generation.sync, names, generation.digests)
+        there.verify(generation.sync, parts(generation), generation.digests)
+
+
+def parts(generation: Generation) -> list[str]:
+    """The names of the files or parts that have the generation's members."""
+    return [name for name in (generation.base, generation.delta) if name is not None]
 
 
 def members_of(
@@ -150,9 +155,11 @@ def fetched(
 
 def decoded(connection: duckdb.DuckDBPyConnection, table: str, identifiers: Iterable[str] = ()) -> str:
     """A SELECT of fetched members with the columns of a file; a part's `removed` is there where it was fetched."""
-    columns = [str(row[0]) for row in connection.execute(f"DESCRIBE {table}").fetchall()]
-    own = [f"CAST(key AS DECIMAL(38, 0)) AS key, CAST(fingerprint AS UBIGINT) AS fingerprint, {', '.join(_KEPT)}"]
-    own += ["removed"] if "removed" in columns else []
+    columns = [str(row[0]).lower() for row in connection.execute(f"DESCRIBE {table}").fetchall()]
+    own = ["CAST(key AS DECIMAL(38, 0)) AS key", "CAST(fingerprint AS UBIGINT) AS fingerprint"]
+    own += [
+        f"{name} AS {name}" for name in (*_KEPT, "removed") if name in columns
+    ]  # in our spelling, not in theirs
     selects = [
         f"SELECT {', '.join(own)}{_typed(str(types))} FROM {table} WHERE types = {literal(str(types))}"
         for (types,) in connection.execute(f"SELECT DISTINCT types FROM {table} ORDER BY 1").fetchall()

@@ -3,6 +3,11 @@
 The warehouse digests the raw rows and says which it saw before, and of whom they are members still. Such a row is
 **unchanged** and stays there. What a mapping makes of a row is computed here alone, so that it is the same
 wherever the row comes from. Everything else is fetched, and compared here as if it were all there is.
+
+What is judged and what is fetched must be of one version of the cohort: a row that took over the source key of
+another one in between would be neither unchanged nor fetched, and its member removed. Where a transaction reads
+one version, both read the cohort in it. Elsewhere the one statement that judges copies the columns, too, and rows
+are fetched from the copy. Members are parts that never change, and that statement alone reads what was seen.
 """
 
 from __future__ import annotations
@@ -10,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync.engine.compile import PROBE, Compiled
 from sync.engine.database import identifier
 from sync.engine.job import EngineSettings, SyncJob
-from sync.engine.kept import decoded, fetched, session_of, tables, verify
+from sync.engine.kept import decoded, fetched, parts, session_of, tables, verify
 from sync.sources.base import Column, Relation
 from sync.sources.member_tables import MemberTables
 from sync.sources.queries import pick, quoted
@@ -34,8 +39,9 @@ __all__ = ["ROWS", "Reduced", "empty", "reduced", "salt_of"]
 ROWS = "cohort_rows"
 """The view that a pushed cohort is compiled over."""
 
-_JUDGED, _KEYS = "headgate_judged", "headgate_keys"
-_SOURCE_KEY, _DIGEST = "headgate source_key", "headgate digest"
+_JUDGED = "headgate_judged"
+_SOURCE_KEY, _DIGEST, _NEWEST = "headgate source_key", "headgate digest", "headgate newest"
+_COPIED = "headgate {}"  # a column of the cohort, by its number; names that no column of a cohort has
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +96,18 @@ def reduced(
         session_of(source, f"comparing {job.name}") as session,
         tables(settings, job.name, job.place, session) as there,
     ):
-        there.make()
+        if not there.complete():
+            with tables(
+                settings, job.name, job.place
+            ):  # in a session of its own: to make a schema can be to enter it
+                pass
         judging = _Judging(connection, settings, job, generation, there, columns, salt)
-        with session.transaction():
+        with session.transaction() if session.one_version else nullcontext():
             verify(settings, generation, session)
             judging.judge(apart)
             found = judging.fetch(compiled, whole)
+            if not session.one_version:
+                there.still(job.name, parts(generation), generation.digests)
         yield found, judging.remember
 
 
@@ -110,6 +122,7 @@ class _Judging:
     there: MemberTables
     columns: Sequence[Column]
     salt: str
+    judged: str = ""  # the warehouse's table of all rows
     rows: str = ""  # table of the rows that were fetched
 
     @property
@@ -142,42 +155,39 @@ class _Judging:
             and not any(m.expr for m in (*self.job.sync.identifiers, *self.job.sync.fields))
         )
         out = self._named(updated) if alone and updated else None
-        return self.session.dialect.digest([quoted(c.name) for c in self.columns if c.name != out], self.salt)
+        return self.session.dialect.digest([c for c in self.columns if c.name != out], self.salt)
+
+    @property
+    def _copied(self) -> dict[str, str]:
+        """The cohort's columns, and what they are called in the copy, both in quotes."""
+        return {quoted(c.name): quoted(_COPIED.format(n)) for n, c in enumerate(self.columns)}
 
     # --- judging ------------------------------------------------------------------------------------------
 
     def judge(self, apart: Collection[str]) -> None:
-        """Table of all rows: those that are unchanged have the `key` of their member."""
-        self.there.doubt_repeated()
+        """Make the table of all rows: those that are unchanged have the `key` of their member."""
         updated = self.job.cohort.source.updated_at
         newest = quoted(self._named(updated)) if updated else "CAST(NULL AS TIMESTAMP)"
-        self._make(
+        source_key, digest = f"c.{quoted(_SOURCE_KEY)}", f"c.{quoted(_DIGEST)}"
+        copied = {} if self.session.one_version else self._copied
+        self.judged = self.there.gather(
             _JUDGED,
-            "SELECT c.source_key, c.digest, c.newest, m.key FROM "
-            f"(SELECT {self._key} AS source_key, {self._digest} AS digest, {newest} AS newest "
-            f"FROM {self._cohort}) c "
-            f"LEFT JOIN {self.there.seen} s ON s.source_key = c.source_key AND s.digest = c.digest "
+            f"SELECT {source_key} AS source_key, {digest} AS digest, c.{quoted(_NEWEST)} AS newest, m.key"
+            f"{''.join(f', c.{name}' for name in copied.values())} FROM "
+            f"(SELECT {self._key} AS {quoted(_SOURCE_KEY)}, {self._digest} AS {quoted(_DIGEST)}, "
+            f"{newest} AS {quoted(_NEWEST)}"
+            f"{''.join(f', {own} AS {name}' for own, name in copied.items())} FROM {self._cohort}) c "
+            f"LEFT JOIN {self.there.known()} s ON s.source_key = {source_key} AND s.digest = {digest} "
             f"LEFT JOIN ({self._current}) m ON m.key = s.key AND m.fingerprint = s.fingerprint",
         )
         if apart:
-            self._load_keys(sorted(apart))
-            self._unsettle(f"key IN (SELECT key FROM {_KEYS})")
+            self._unsettle(f"key IN (SELECT key FROM {self.there.keys(sorted(apart))})")
         for column in ("source_key", "key"):
-            twice = f"SELECT {column} FROM {_JUDGED} WHERE {column} IS NOT NULL"
+            twice = f"SELECT {column} FROM {self.judged} WHERE {column} IS NOT NULL"
             self._unsettle(f"{column} IN (SELECT {column} FROM ({twice}) t GROUP BY 1 HAVING count(*) > 1)")
 
-    def _make(self, table: str, select: str) -> None:
-        self.session.execute(f"DROP TABLE IF EXISTS {table}")
-        self.session.execute(f"CREATE TEMPORARY TABLE {table} AS {select}")
-
     def _unsettle(self, which: str) -> None:
-        self.session.execute(f"UPDATE {_JUDGED} SET key = NULL WHERE key IS NOT NULL AND {which}")
-
-    def _load_keys(self, keys: Sequence[str]) -> None:
-        import pyarrow as pa
-
-        self._make(_KEYS, f"SELECT key FROM {self.there.members} WHERE 1 = 0")
-        self.session.load(_KEYS, pa.table({"key": pa.array(keys, pa.string())}).to_reader(), temporary=True)
+        self.session.execute(f"UPDATE {self.judged} SET key = NULL WHERE key IS NOT NULL AND {which}")
 
     # --- fetching -----------------------------------------------------------------------------------------
 
@@ -185,7 +195,7 @@ class _Judging:
         """What is not unchanged, as `ROWS` and as the members of the answer."""
         number = self.session.dialect.number
         sums = ", ".join(f"coalesce(sum({number(f'substr(digest, {at}, 8)')}), 0)" for at in (1, 9, 17))
-        ((rows, settled, *version),) = self.session.rows(f"SELECT count(*), count(key), {sums} FROM {_JUDGED}")
+        ((rows, settled, *version),) = self.session.rows(f"SELECT count(*), count(key), {sums} FROM {self.judged}")
         differs = not rows == settled == self.generation.members
         if whole(bool(differs)):
             self._unsettle("1 = 1")
@@ -204,18 +214,23 @@ class _Judging:
 
     def _members(self) -> str:
         """Fetch the rows that are not unchanged, and the members that no unchanged row is of."""
-        settled = f"SELECT 1 FROM {_JUDGED} j WHERE j.key IS NOT NULL AND j"
+        settled = f"SELECT 1 FROM {self.judged} j WHERE j.key IS NOT NULL AND j"
         self.rows = self._fetch_rows(f"NOT EXISTS ({settled}.source_key = c.{quoted(_SOURCE_KEY)})")
         self._show()
         select = f"SELECT * FROM ({self._current}) m WHERE NOT EXISTS ({settled}.key = m.key)"
         return fetched(self.connection, self.settings, self.session, [select])
 
     def _fetch_rows(self, which: str) -> str:
+        """The rows with these source keys, each with its digest."""
         own = ", ".join(quoted(c.name) for c in self.columns)
         select = (
             f"SELECT {own}, {quoted(_SOURCE_KEY)}, {self._digest} AS {quoted(_DIGEST)} FROM (SELECT {own}, "
             f"{self._key} AS {quoted(_SOURCE_KEY)} FROM {self._cohort}) c WHERE {which}"
         )
+        if not self.session.one_version:
+            own = ", ".join(f"d.{name} AS {own}" for own, name in self._copied.items())
+            told = f"d.source_key AS {quoted(_SOURCE_KEY)}, d.digest AS {quoted(_DIGEST)}"
+            select = f"SELECT * FROM (SELECT {own}, {told} FROM {self.judged} d) c WHERE {which}"
         return fetched(self.connection, self.settings, self.session, [select])
 
     def _show(self) -> None:
@@ -230,8 +245,8 @@ class _Judging:
         ).fetchall()
         if not found:
             return 0
-        self._load_keys(sorted(key for (key,) in found))
-        shared = f"SELECT {{}} FROM {_JUDGED} j JOIN {_KEYS} k ON j.key = k.key"
+        keys = self.there.keys(sorted(key for (key,) in found))
+        shared = f"SELECT {{}} FROM {self.judged} j JOIN {keys} k ON j.key = k.key"
         ((count,),) = self.session.rows(shared.format("count(*)"))
         if not count:
             return 0
@@ -250,7 +265,7 @@ class _Judging:
         column = next(c for c in self.columns if c.name == self._named(updated))
         latest = self.session.dialect.latest("newest", column.type)
         table = fetched(
-            self.connection, self.settings, self.session, [f'SELECT {latest} AS "newest" FROM {_JUDGED}']
+            self.connection, self.settings, self.session, [f'SELECT {latest} AS "newest" FROM {self.judged}']
         )
         ((moment,),) = self.connection.execute(
             f"SELECT epoch(TRY_CAST(newest AS TIMESTAMP)) FROM {table}"
@@ -274,4 +289,4 @@ class _Judging:
             f"FROM (SELECT *, count(*) OVER (PARTITION BY {own}) AS copies FROM {self.rows}) r "
             f"LEFT JOIN ({fit}) f ON CAST(r.{key} AS VARCHAR) = f.source_key"
         ).to_arrow_reader(50_000)
-        self.there.remember(rows, _JUDGED)
+        self.there.remember(rows, self.judged)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sync.errors import SourceError
-from sync.sources.queries import literal, quoted
+from sync.sources.queries import literal, plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +59,6 @@ RECORDS: Mapping[str, str] = {
 """Columns of the table `records`."""
 
 
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _LISTED = 1000  # values in one list of a statement
 
 
@@ -94,7 +92,7 @@ class LogTables:
     def __init__(self, session: LogSession, schema: str) -> None:
         self._session = session
         self._name = schema
-        self._schema = schema if _PLAIN.fullmatch(schema) else quoted(schema)
+        self._schema = plain(schema)
 
     @property
     def runs(self) -> str:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync.errors import Corrupt
 from sync.faultpoints import reached
 from sync.sources.pushed import Session
-from sync.sources.queries import literal, quoted
+from sync.sources.queries import literal, plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +70,7 @@ class MemberTables:
     def __init__(self, session: Session, schema: str, sync: str) -> None:
         self.session = session
         self._schema = schema
+        self._place = plain(schema)
         short = f"{sync[:_LONGEST]}_{hashlib.sha256(sync.encode()).hexdigest()[:8]}"
         self._short = sync if len(sync) <= _LONGEST else short
         self._own = ", ".join(c for c in COLUMNS if c != "part")
@@ -77,33 +78,42 @@ class MemberTables:
     @property
     def members(self) -> str:
         """The table of parts, as SQL names it."""
-        return f"{quoted(self._schema)}.{quoted(f'members_{self._short}')}"
+        return f"{self._place}.{plain(f'members_{self._short}')}"
 
     @property
     def seen(self) -> str:
         """The table of rows that were seen, as SQL names it."""
-        return f"{quoted(self._schema)}.{quoted(f'seen_{self._short}')}"
+        return f"{self._place}.{plain(f'seen_{self._short}')}"
 
-    def make(self) -> None:
-        """Make what is not there: the schema where we may, and the tables."""
+    def temporary(self, name: str) -> str:
+        """A temporary table of the session, as SQL names it."""
+        return self.session.dialect.temporary(self._place, name)
+
+    def complete(self) -> bool:
+        """Are the tables there."""
         wanted = {f"members_{self._short}", f"seen_{self._short}"}
         there = self.session.rows(
             "SELECT table_name FROM information_schema.tables "
             f"WHERE lower(table_schema) = {literal(self._schema.lower())} "
-            f"AND table_name IN ({', '.join(map(literal, sorted(wanted)))})"
+            f"AND lower(table_name) IN ({', '.join(map(literal, sorted(wanted)))})"
         )
-        if len(there) == len(wanted):
+        return len(there) == len(wanted)
+
+    def make(self) -> None:
+        """Make what is not there: the schema where we may, and the tables."""
+        if self.complete():
             return
         if not self.session.rows(
             f"SELECT 1 FROM information_schema.schemata WHERE lower(schema_name) = {literal(self._schema.lower())}"
         ):
-            self.session.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
+            self.session.execute(f"CREATE SCHEMA IF NOT EXISTS {self._place}")
+        made = f"CREATE {self.session.dialect.table} IF NOT EXISTS"
         columns = ", ".join(f"{name} {type_}" for name, type_ in COLUMNS.items())
-        self.session.execute(f"CREATE TABLE IF NOT EXISTS {self.members} ({columns})")
+        self.session.execute(f"{made} {self.members} ({columns})")
         seen = ", ".join(f"{name} VARCHAR" for name in _SEEN)
-        self.session.execute(f"CREATE TABLE IF NOT EXISTS {self.seen} ({seen})")
+        self.session.execute(f"{made} {self.seen} ({seen})")
         if self.session.indexes:
-            index = quoted(f"members_{self._short}_part")
+            index = plain(f"members_{self._short}_part")
             self.session.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {self.members} (part)")
 
     def current(self, base: str | None, delta: str | None) -> str:
@@ -142,12 +152,25 @@ class MemberTables:
         """Check that these parts are what the ledger recorded. Raises `Corrupt`."""
         for name in names:
             if self.digest(name) != digests.get(name, ""):
-                raise Corrupt(
-                    f"the members of '{sync}' in the warehouse (part {name}) are missing or were altered; "
-                    "nothing is sent on a doubt",
-                    fix=f"restore the table members_{self._short} in its schema {self._schema}; or start again: "
-                    f"headgate state reset {sync} --members N --reason ...",
-                )
+                raise self._doubtful(sync, name)
+
+    def still(self, sync: str, names: Iterable[str], digests: Mapping[str, str]) -> None:
+        """Check that nobody removed these parts since they were verified. Raises `Corrupt`.
+
+        A part is removed as a whole, and none gets the name of another one: if it is here now, it was here before.
+        """
+        for name in names:
+            ((rows,),) = self.session.rows(f"SELECT count(*) FROM {self.members} WHERE part = {literal(name)}")
+            if rows != rows_of(digests.get(name, "")):
+                raise self._doubtful(sync, name)
+
+    def _doubtful(self, sync: str, part: str) -> Corrupt:
+        return Corrupt(
+            f"the members of '{sync}' in the warehouse (part {part}) are missing or were altered; "
+            "nothing is sent on a doubt",
+            fix=f"restore the table members_{self._short} in its schema {self._schema}; or start again: "
+            f"headgate state reset {sync} --members N --reason ...",
+        )
 
     def write(self, kind: str, number: int, select: str) -> Part:
         """Write a part from a SELECT of its columns; inside a transaction of the caller's."""
@@ -221,29 +244,33 @@ class MemberTables:
 
     # --- rows that were seen ------------------------------------------------------------------------------
 
-    def doubt_repeated(self) -> None:
-        """Forget everything that was seen where a row stands twice: two processes wrote at once."""
-        twice = f"SELECT source_key FROM {self.seen} GROUP BY source_key HAVING count(*) > 1"
-        if self.session.rows(f"SELECT count(*) FROM ({twice}) t")[0][0]:
+    def known(self) -> str:
+        """What stands after FROM for the rows that were seen, none of them twice: two processes may write at once.
+
+        Where a transaction reads one version, they are looked at first, and all forgotten where one stands twice.
+        """
+        by_key = f"FROM {self.seen} GROUP BY source_key HAVING count(*)"
+        if not self.session.one_version:
+            once = ", ".join(f"max({c}) AS {c}" for c in _SEEN if c != "source_key")
+            return f"(SELECT source_key, {once} {by_key} = 1)"
+        if self.session.rows(f"SELECT count(*) FROM (SELECT source_key {by_key} > 1) t")[0][0]:
             self.session.execute(f"DELETE FROM {self.seen}")
+        return self.seen
 
     def remember(self, found: pa.RecordBatchReader, judged: str) -> None:
         """Bring up to date what is known of these rows: source_key, digest, key and fingerprint of each, as texts.
 
         Of rows without a key nothing is known, nor of rows that the table `judged` does not have any more.
         """
-        fresh = "headgate_fresh"
         columns = ", ".join(_SEEN)
+        fresh = self.gather("headgate_fresh", f"SELECT {columns} FROM {self.seen} WHERE 1 = 0", found)
+        gone = (
+            f"SELECT s.source_key FROM {self.seen} s LEFT JOIN {judged} j ON j.source_key = s.source_key "
+            "WHERE j.source_key IS NULL"
+        )
         with self.session.transaction():
-            self.session.execute(f"DROP TABLE IF EXISTS {fresh}")
-            self.session.execute(
-                f"CREATE TEMPORARY TABLE {fresh} AS SELECT {columns} FROM {self.seen} WHERE 1 = 0"
-            )
-            self.session.load(fresh, found, temporary=True)
-            self.session.execute(
-                f"DELETE FROM {self.seen} WHERE source_key IN (SELECT source_key FROM {fresh}) "
-                f"OR NOT EXISTS (SELECT 1 FROM {judged} j WHERE j.source_key = {self.seen}.source_key)"
-            )
+            for some in (f"SELECT source_key FROM {fresh}", gone):
+                self.session.execute(f"DELETE FROM {self.seen} WHERE source_key IN ({some})")
             self.session.execute(
                 f"INSERT INTO {self.seen} ({columns}) SELECT {columns} FROM {fresh} WHERE key IS NOT NULL"
             )
@@ -255,6 +282,24 @@ class MemberTables:
         for column, values in (("key", keys), (f"md5({literal(salt)} || source_key)", digests)):
             if some := ", ".join(map(literal, sorted(values))):
                 self.session.execute(f"DELETE FROM {self.seen} WHERE {column} IN ({some})")
+
+    # --- temporary tables ---------------------------------------------------------------------------------
+
+    def gather(self, name: str, select: str, batches: pa.RecordBatchReader | None = None) -> str:
+        """A temporary table made (anew) of a SELECT, and of rows that are loaded; returns how SQL names it."""
+        table = self.temporary(name)
+        self.session.execute(f"DROP TABLE IF EXISTS {table}")
+        self.session.execute(f"CREATE TEMPORARY TABLE {table} AS {select}")
+        if batches is not None:
+            self.session.load(table, batches, temporary=True)
+        return table
+
+    def keys(self, keys: Sequence[str]) -> str:
+        """A temporary table of these member keys, as many as there are."""
+        import pyarrow as pa
+
+        batches = pa.table({"key": pa.array(keys, pa.string())}).to_reader()
+        return self.gather("headgate_keys", f"SELECT key FROM {self.members} WHERE 1 = 0", batches)
 
 
 def _named(kind: str, number: int) -> str:

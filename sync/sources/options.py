@@ -69,7 +69,7 @@ _WAYS = {  # what each way to sign in needs, in this order
 _SECRETS = ("private_key", "token", "password", "oauth_client_secret")
 
 
-class SnowflakeOptions(SyncLogOptions):
+class SnowflakeOptions(SyncLogOptions, MembersOptions):
     """A Snowflake account, and who reads from it with what.
 
     `authenticator` says how; without it `private_key`, `token` (OAuth) or `password` does. The names are those of

@@ -38,9 +38,9 @@ class PostgresDialect(Dialect):
 
     name = "postgres"
 
-    def digest(self, columns: Sequence[str], salt: str) -> str:
+    def digest(self, columns: Sequence[Column], salt: str) -> str:
         """See `Dialect`."""
-        return f"md5({literal(salt)} || ROW({', '.join(columns)})::text)"
+        return f"md5({literal(salt)} || ROW({', '.join(quoted(c.name) for c in columns)})::text)"
 
     def number(self, digits: str) -> str:
         """See `Dialect`; a cast from hexadecimal text to bits, as `bit_in` reads it (manual, section 8.10)."""
@@ -52,6 +52,7 @@ class WritingSession(Session):
 
     dialect: Dialect = PostgresDialect()
     indexes = True
+    one_version = True
     received = 0
     sent = 0
     _inside = False

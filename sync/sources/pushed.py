@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sync.sources.base import Relation, Staged
+from sync.sources.base import Column, Relation, Staged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,16 +23,21 @@ class Dialect(ABC):
     """Where the warehouses' SQL is not the same."""
 
     name: str
+    table = "TABLE"  # what a table of ours is made as
 
     @abstractmethod
-    def digest(self, columns: Sequence[str], salt: str) -> str:
-        """The MD5, 32 hexadecimal digits, of a salt and of these quoted columns' values: two rows differ where one
-        value does, and a null is not an empty text. The session's settings must not show in it.
+    def digest(self, columns: Sequence[Column], salt: str) -> str:
+        """The MD5, 32 hexadecimal digits, of a salt and of these columns' values: two rows differ where one value
+        does, and a null is not an empty text. The session's settings must not show in it.
         """
 
     @abstractmethod
     def number(self, digits: str) -> str:
         """The whole number (64 bits are enough) that a text of 8 hexadecimal digits is."""
+
+    def temporary(self, schema: str, name: str) -> str:  # noqa: ARG002 - of some it is a part
+        """How a temporary table is named; `schema`, as SQL names it, is where we may make one."""
+        return name
 
     def text(self, column: str) -> str:
         """A value as text."""
@@ -60,6 +65,10 @@ class Session(Protocol):
     def indexes(self) -> bool:
         """Are tables there searched by an index."""
 
+    @property
+    def one_version(self) -> bool:
+        """Is everything that is read inside a transaction of one version, and may tables be made inside."""
+
     def execute(self, sql: str) -> None:
         """Run a statement."""
 
@@ -73,7 +82,7 @@ class Session(Protocol):
         """Append Arrow record batches to a table, or to a temporary one of the session, as they come."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Everything inside, or nothing of it; what is read inside is of one version where the warehouse can."""
+        """Everything inside, or nothing of it. Tables are made and dropped inside if it reads one version."""
 
     def named(self, relation: Relation) -> str:
         """What stands for a cohort's table or query after FROM."""

@@ -18,6 +18,7 @@ __all__ = [
     "literal",
     "once_each",
     "pick",
+    "plain",
     "qualify",
     "quoted",
     "select_of",
@@ -25,12 +26,18 @@ __all__ = [
     "split_name",
 ]
 
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 
 
 def quoted(name: str) -> str:
     """A name as SQL takes it, whatever is in it."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def plain(name: str) -> str:
+    """A name of ours as SQL takes it: where it can be, without quotes, so that people need none either."""
+    return name if _PLAIN.fullmatch(name) else quoted(name)
 
 
 def literal(value: str) -> str:

@@ -54,7 +54,10 @@ class Session:
             return list(statement.cursor.describe(sql) or ())
 
     def execute(self, sql: str, what: str, *, wait: bool = False) -> None:
-        """Run a statement whose answer is not wanted. PUT has to be waited for: it is done here."""
+        """Run a statement whose answer is not wanted.
+
+        With `wait` it is not to be interrupted: PUT, which is done here, and COMMIT, after which it is too late.
+        """
         with self._statement(what) as statement:
             self._run(statement, sql, wait=wait)
 
@@ -91,6 +94,8 @@ class Session:
             raise self._interrupted(statement)
         if self.waits or wait:
             statement.cursor.execute(sql)
+            if statement.told.is_set() and not wait:
+                raise self._interrupted(statement)
             return
         query = str(statement.cursor.execute_async(sql)["queryId"])
         self.last_query = query

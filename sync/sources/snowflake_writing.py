@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sync.errors import SourceError
 from sync.sources.base import Relation, Staged
+from sync.sources.pushed import Dialect
 from sync.sources.queries import quoted, split_name
+from sync.sources.snowflake_dialect import SnowflakeDialect
 from sync.sources.snowflake_errors import explained
 from sync.sources.snowflake_session import Session
 from sync.sources.snowflake_spool import spooled, written
@@ -47,9 +49,15 @@ class Writer(Session):
 
 
 class WritingSession:
-    """A sign-in of its own. Each statement is a transaction, unless several are put into one."""
+    """A sign-in of its own. Each statement is a transaction, unless several are put into one.
 
+    A transaction reads what is committed when each of its statements begins, and a statement that makes or drops
+    something commits it (SQL reference, "Transactions": READ COMMITTED, and DDL).
+    """
+
+    dialect: Dialect = SnowflakeDialect()
     indexes = False
+    one_version = False
 
     def __init__(self, session: Session, what: str) -> None:
         self._session = session
@@ -78,7 +86,7 @@ class WritingSession:
             spooled(tables, schema, file)
         return written(file, found)
 
-    def load(self, table: str, batches: pa.RecordBatchReader) -> None:
+    def load(self, table: str, batches: pa.RecordBatchReader, *, temporary: bool = False) -> None:  # noqa: ARG002
         """Append record batches to a table, by the columns' names, as they come.
 
         They go through the user's own stage, which every user has and nobody else reads ("Choosing an internal
@@ -102,11 +110,11 @@ class WritingSession:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside, or nothing of it. Statements that make or drop something commit by themselves."""
-        self.execute("BEGIN")
+        self._session.execute("BEGIN", self._what, wait=True)
         self._session.waits = True
         try:
             yield
-            self.execute("COMMIT")
+            self._session.execute("COMMIT", self._what, wait=True)
         except BaseException:
             with suppress(SourceError):  # of a session that is lost nothing is left to take back
                 self.execute("ROLLBACK")

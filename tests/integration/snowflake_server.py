@@ -54,11 +54,14 @@ class Submitted:
 
 submitted: dict[str, Submitted] = {}
 stages: set[str] = set()  # in the place of users' own
+temporary: dict[str, set[tuple[str, str]]] = defaultdict(set)  # schema and name, by the session's token
 
 HISTORY = re.compile(
     r"FROM TABLE\(INFORMATION_SCHEMA.QUERY_HISTORY_BY_SESSION\(.*?\)\) WHERE query_id = '([^']+)'"
 )
 PAST = "FROM (SELECT 4096 AS bytes_scanned, 1250 AS total_elapsed_time, 1e-4 AS credits_used_cloud_services)"
+TEMPORARY = re.compile(r"CREATE TEMPORARY TABLE (\w+)\.(\w+) ", re.IGNORECASE)
+HEXADECIMAL = re.compile(r"TO_NUMBER\((SUBSTR\(\w+, \d+, \d+\)), 'X+'\)", re.IGNORECASE)
 SESSION = re.compile(r"CURRENT_(USER|ROLE|WAREHOUSE)\(\)")
 LOCKED = "Your user account has been temporarily locked. Try again later or contact your account administrator."
 QUOTA = "Warehouse 'WH' cannot be resumed because resource monitor 'M' has exceeded its quota."
@@ -137,8 +140,10 @@ async def query(request: Request) -> JSONResponse:
     seen[database_of(request)]["queries"].append(text)
     body["sqlText"] = SESSION.sub(lambda m: f"'{m[1].lower()}'", text)  # fakesnow has no such functions
     body["sqlText"] = HISTORY.sub(PAST, body["sqlText"])
+    body["sqlText"] = HEXADECIMAL.sub(r"('0x' || \1)::BIGINT", body["sqlText"])
+    body["sqlText"] = without_schema(server.to_token(request), body["sqlText"])
     if "@~/" in text:
-        body["sqlText"] = in_user_stage(server.to_conn(server.to_token(request)), text)
+        body["sqlText"] = in_user_stage(server.to_conn(server.to_token(request)), body["sqlText"])
     if not body.get("asyncExec"):
         return refusal(text) or in_chunks(request, await server.query_request(replaced(request, body)))
     number = str(uuid.uuid4())
@@ -146,6 +151,15 @@ async def query(request: Request) -> JSONResponse:
     submitted[number] = Submitted(work, server.to_conn(server.to_token(request)))
     data = {"queryId": number, "getResultUrl": f"/queries/{number}/result", "queryAbortsAfterSecs": 300}
     return JSONResponse({"data": data, "code": "333334", "message": None, "success": True})
+
+
+def without_schema(token: str, text: str) -> str:
+    """The statement with the session's temporary tables in no schema, as fakesnow has them."""
+    if made := TEMPORARY.match(text):
+        temporary[token].add((made[1], made[2]))
+    for schema, name in temporary[token]:
+        text = re.sub(rf'"?\b{schema}\b"?\."?{name}\b"?', name, text, flags=re.IGNORECASE)
+    return text
 
 
 def in_user_stage(connection: Any, text: str) -> str:
@@ -282,7 +296,7 @@ loading = import_module("fakesnow.copy_into")
 
 def columns_of(table: Any, connection: Any, database: str | None, schema: str | None) -> list[tuple[str, str]]:
     """The columns of a table that rows are copied into, whatever is in its name."""
-    parts = (table.catalog or database, table.db or schema, table.name)
+    parts = (table.catalog or database, table.db or schema, table.name) if table.db else (table.name,)
     name = ".".join(f'"{part}"' for part in parts)
     return [(row[0], row[1]) for row in connection.execute(f"DESCRIBE {name}").fetchall()]
 

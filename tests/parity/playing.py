@@ -27,7 +27,7 @@ def played(play: Callable[[Stage], None], warehouse: Warehouse, root: Path, *, p
     root.mkdir()
     stage = Stage(warehouse, root, pushed)
     if pushed:
-        warehouse.ask(f"CREATE SCHEMA {stage.kept_in}")
+        warehouse.make_schema(stage.kept_in)
     try:
         play(stage)
         here = list((root / "state" / "members").rglob("*.parquet"))

@@ -72,7 +72,7 @@ def test_a_pushed_down_run_with_one_change_in_a_hundred_transfers_only_the_chang
     with counted(request, type) as (warehouse, counting):
         whole = Stage(warehouse, tmp_path / "whole")
         stage = Stage(warehouse, tmp_path, pushed=True)
-        warehouse.ask(f"CREATE SCHEMA {stage.kept_in}")
+        warehouse.make_schema(stage.kept_in)
         wide = {"to": "wide", "from": "wide"}
         stage.fields, whole.fields = [*stage.fields, wide], [*whole.fields, wide]
         nobody = received(counting, stage)  # what it takes to say that there is nobody

@@ -14,7 +14,7 @@ from tests.parity.scenarios import DECISIVE, SCENARIOS, Scenario
 from tests.parity.stage import PEOPLE, Stage, people
 from tests.parity.warehouses import DuckDB
 
-PUSHED = ["postgres"]
+PUSHED = ["postgres", "snowflake"]
 """Warehouses that members are kept in, besides the state folder."""
 
 PLACES = ["postgres", "snowflake", *(f"{name}, pushed down" for name in PUSHED)]

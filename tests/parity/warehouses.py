@@ -36,6 +36,10 @@ class Warehouse(ABC):
         """Make a table (anew)."""
         self.ask(*table.made(self.type))
 
+    def make_schema(self, name: str) -> None:
+        """Make a schema, as somebody who stays where they are."""
+        self.ask(f"CREATE SCHEMA {name}")
+
     def source(self, **more: Any) -> Source:
         """The source, opened as a run opens it."""
         return open_source("warehouse", {**self.options(), **more}, Path(), "parity")
@@ -130,6 +134,9 @@ class SnowflakeDB(Warehouse):
         with self._connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
+
+    def make_schema(self, name: str) -> None:
+        self.ask(f"CREATE SCHEMA {name}", f"USE SCHEMA {self.schema}")  # to make one is to enter it
 
     def rows(self, query: str) -> list[Any]:
         """What a query answers."""
