@@ -20,7 +20,7 @@ from sync.engine.diff import Scan, Sides, duplicate_keys, scan, without_duplicat
 from sync.engine.draft import Draft, drafted
 from sync.engine.forgotten import keep_out, leaving_of
 from sync.engine.job import EngineSettings, SyncJob
-from sync.engine.kept import members_of, source_of, verify
+from sync.engine.kept import members_of, verify
 from sync.engine.pushed import ROWS, Reduced, empty, reduced, salt_of
 from sync.engine.scratch import scratch
 from sync.errors import CohortError, SourceError, StateError
@@ -125,7 +125,9 @@ def observe(
             _refuse_new_types(state, job, read)
         compiled = _compile(connection, job, rows, read)
         same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
-        away = _pushed(connection, state, settings, job, compiled, read, stop, whole=whole) if job.place else None
+        away = None
+        if job.place:
+            away = _pushed(connection, state, settings, job, source, compiled, read, stop, whole=whole)
         names = compiled.identifiers
         members = away.members if away else members_of(connection, settings, generation, names)
         leaving = _leaving(state, job)
@@ -213,6 +215,7 @@ def _pushed(
     state: StateReader,
     settings: EngineSettings,
     job: SyncJob,
+    source: Source,
     compiled: Compiled,
     columns: tuple[Column, ...],
     stop: threading.Event | None,
@@ -225,7 +228,6 @@ def _pushed(
     salt = salt_of(connection, compiled, forgotten)
     apart = {key for key, *_ in state.dirty(job.name)} | set(leaving_of(state, job.name))
     at_once = job.spec.delivery is Delivery.SNAPSHOT
-    source = source_of(settings, job.place)
     with (
         interrupted(source, stop),
         reduced(

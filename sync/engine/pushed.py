@@ -92,15 +92,8 @@ def reduced(
     that is told a SELECT of fetched rows (`source_key`, key, fingerprint of those that may count as seen).
     Raises `SourceError`, and `Corrupt` where the members there are not what the ledger says.
     """
-    with (
-        session_of(source, f"comparing {job.name}") as session,
-        tables(settings, job.name, job.place, session) as there,
-    ):
-        if not there.complete():
-            with tables(
-                settings, job.name, job.place
-            ):  # in a session of its own: to make a schema can be to enter it
-                pass
+    with _session(settings, job, source) as there:
+        session = there.session
         judging = _Judging(connection, settings, job, generation, there, columns, salt)
         with session.transaction() if session.one_version else nullcontext():
             verify(settings, generation, session)
@@ -109,6 +102,22 @@ def reduced(
             if not session.one_version:
                 there.still(job.name, parts(generation), generation.digests)
         yield found, judging.remember
+
+
+@contextmanager
+def _session(settings: EngineSettings, job: SyncJob, source: Source) -> Iterator[MemberTables]:
+    """A session that compares, with the tables there. They are made in one of its own, before: to make a schema
+    can be to enter it, and a session need not see what another one made since it began.
+    """
+    what = f"comparing {job.name}"
+    with session_of(source, what) as session, tables(settings, job.name, job.place, session) as there:
+        if there.complete():
+            yield there
+            return
+    with tables(settings, job.name, job.place):
+        pass
+    with session_of(source, what) as session, tables(settings, job.name, job.place, session) as there:
+        yield there
 
 
 @dataclass(slots=True)

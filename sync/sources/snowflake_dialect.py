@@ -20,13 +20,14 @@ _TEXTS = {
     "TIMESTAMP WITH TIME ZONE": f"TO_VARCHAR(CONVERT_TIMEZONE('UTC', {{0}}), '{_MOMENT}')",
     "DOUBLE": "TO_VARCHAR({0}) || '/' || TO_VARCHAR(HASH({0}))",
     "VARCHAR": "TO_VARCHAR({0})",
-    "JSON": "TO_JSON({0})",
+    "JSON": "TO_JSON({0}) || '/' || TO_VARCHAR(HASH({0}))",
     "BLOB": "HEX_ENCODE({0})",
 }
 """The text of a value, by the DuckDB type that its column arrives as; it is exact, whatever the session is set to.
 
-Of a FLOAT it is rounded: HASH, which goes by the value, tells those apart that have the same one (SQL reference,
-HASH). Should HASH ever change, rows are fetched again. TO_JSON tells 1 from "1" in a VARIANT, and sorts keys.
+Of a FLOAT it is rounded, and JSON's null has that of a VARIANT's 'null': HASH, which goes by the value, tells
+apart what has the same (SQL reference, HASH). Should it ever change, or the order of an OBJECT's keys, rows are
+fetched again.
 """
 
 
