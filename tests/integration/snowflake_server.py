@@ -76,6 +76,7 @@ MESSAGES = {
     "390100": ("08001", "Incorrect username or password was specified."),
     "390101": ("08004", "User access disabled. Contact your local system administrator."),
     "390102": ("08001", LOCKED),
+    "390111": ("08001", "Session no longer exists. New login required to access the service."),
     "390120": ("08001", "Duo Security authentication is denied."),
     "390144": ("08001", "JWT token is invalid. [0f1e2d3c]"),
     "390186": ("08001", "Role 'NOPE' specified in the connect string is not granted to this user."),

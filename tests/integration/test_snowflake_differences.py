@@ -19,7 +19,7 @@ from tests.snowflake import Snowflake, server_python
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "snowflake-differences.md"
 
-SYNTAX, UNKNOWN, CONVERSION, NOT_MADE = 1003, 2003, 100035, 9999
+SYNTAX, UNKNOWN, NO_FUNCTION, CONVERSION, NOT_MADE = 1003, 2003, 2043, 100035, 9999
 
 Ask = Callable[..., list[Any]]
 
@@ -39,6 +39,9 @@ REFUSED = {
     "query-history": ("SELECT * FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY())", SYNTAX),
     "grants": ("GRANT SELECT ON TABLE facts TO ROLE reader", SYNTAX),
     "alter-session": ("ALTER SESSION SET QUERY_TAG = 'x'", NOT_MADE),
+    "hexadecimal": ("SELECT TO_NUMBER('ff', 'XX')", NOT_MADE),
+    "time-formats": ("SELECT TO_VARCHAR('01:02:03'::TIME, 'HH24')", NO_FUNCTION),
+    "temporary-in-schema": ('CREATE TEMPORARY TABLE "DIFFERENCES"."PASSING" (id NUMBER)', UNKNOWN),
     "cancel": ("SELECT SYSTEM$CANCEL_QUERY('01b2c3d4-0000-1111-0000-000000000001')", UNKNOWN),
 }
 ANSWERED = {
@@ -65,7 +68,7 @@ IN_PYTHON = {
         "refused",
     ),
 }
-ELSEWHERE = {"ddl-in-transactions", "session-parameters", "who-we-are"}
+ELSEWHERE = {"ddl-in-transactions", "read-committed", "session-parameters", "who-we-are"}
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +132,20 @@ def test_a_table_made_in_a_transaction_goes_with_it(warehouse: SnowflakeDB) -> N
     warehouse.ask("BEGIN", "CREATE TABLE made_in_one (id NUMBER)", "ROLLBACK")
 
     assert refusal(warehouse, "SELECT * FROM made_in_one") == UNKNOWN
+
+
+def test_a_transaction_reads_one_version(warehouse: SnowflakeDB, snowflake: Snowflake) -> None:
+    other = SnowflakeDB(snowflake, schema="differences")
+    counted = "SELECT COUNT(*) FROM read_twice"
+    other.ask("CREATE OR REPLACE TABLE read_twice (id NUMBER)")
+    warehouse.ask("BEGIN")
+    before = warehouse.rows(counted)
+    other.ask("INSERT INTO read_twice SELECT 1")
+    within = warehouse.rows(counted)
+    warehouse.ask("COMMIT")
+    other.close()
+
+    assert (before, within, warehouse.rows(counted)) == ([(0,)], [(0,)], [(1,)])
 
 
 def test_the_session_is_not_as_its_parameters_say(snowflake: Snowflake) -> None:

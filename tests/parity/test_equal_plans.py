@@ -19,6 +19,22 @@ PUSHED = ["postgres", "snowflake"]
 
 PLACES = ["postgres", "snowflake", *(f"{name}, pushed down" for name in PUSHED)]
 
+DEAREST = "snowflake, pushed down"
+"""Where a scenario takes longest: each statement is a request, and another to see whether it is done."""
+
+THERE_TOO = {
+    "a_query_instead_of_a_table",
+    "additions_updates_and_removals",
+    "every_kind_of_column",
+    "keys_of_texts",
+    "no_rows_at_first_and_later",
+    "null_and_repeated_keys_are_tolerated",
+    "odd_names",
+    "people_who_share_an_identifier",
+    "the_newest_row_says_how_old_the_cohort_is",
+}
+"""Scenarios that are played there whenever tests are run: all statements, and all kinds of columns, are in them."""
+
 
 def equal(play: Scenario, warehouses: Warehouses, folder: Path, places: Sequence[str]) -> None:
     """Fail where a scenario comes to something else in one of the places than in a DuckDB file."""
@@ -35,7 +51,8 @@ def soon(play: Scenario) -> list[str]:
     What is decided and what becomes of it is the engine's: there it matters where members are kept, and of the
     warehouses that only read, one will do.
     """
-    return PLACES if play in DECISIVE else PLACES[1:]
+    places = PLACES if play in DECISIVE else PLACES[1:]
+    return [place for place in places if place != DEAREST or play.__name__ in THERE_TOO]
 
 
 @pytest.mark.parametrize("play", SCENARIOS, ids=lambda play: play.__name__)
@@ -44,7 +61,9 @@ def test_plans_are_equal(play: Scenario, warehouses: Warehouses, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("play", [one for one in SCENARIOS if one not in DECISIVE], ids=lambda play: play.__name__)
+@pytest.mark.parametrize(
+    "play", [one for one in SCENARIOS if len(soon(one)) < len(PLACES)], ids=lambda play: play.__name__
+)
 def test_plans_are_equal_in_the_other_places(play: Scenario, warehouses: Warehouses, tmp_path: Path) -> None:
     equal(play, warehouses, tmp_path, [place for place in PLACES if place not in soon(play)])
 
