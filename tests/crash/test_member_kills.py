@@ -12,7 +12,9 @@ from tests.acceptance.conftest import session_sink, sink  # noqa: F401 - fixture
 from tests.acceptance.project import Project
 from tests.acceptance.sink import Sink
 from tests.acceptance.test_members_in_the_warehouse import MEMBERS, SYNC, KeepingWarehouse, change
+from tests.integration.test_members_in_snowflake import KeepingWarehouse as KeptInSnowflake
 from tests.servers import Postgres
+from tests.snowflake import Snowflake
 
 OF_A_PART = ("members_part.written", "members_part.named")
 OF_A_MOVE = ("move.before", "move.after")
@@ -64,6 +66,32 @@ def test_a_crash_between_the_warehouse_and_the_ledger_is_made_good(
     assert project.run().sync["applied"] == 1
     parts = f"SELECT count(DISTINCT part) FROM {MEMBERS}"
     assert int(warehouse.ask(parts)) <= 4  # a base, and a delta for each generation that is known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", OF_A_PART)
+def test_the_same_is_made_good_in_snowflake(
+    snowflake: Snowflake,
+    sink: Sink,  # noqa: F811 - the fixture above
+    tmp_path: Path,
+    point: str,
+) -> None:
+    kept = KeptInSnowflake(snowflake, tmp_path)
+    project = kept.project(tmp_path / "project", sink)
+    assert project.run("--first-run").code == 0
+    kept.change()
+
+    killed(project, point, "run")
+    count = sink.count
+    done = project.run()
+
+    assert (done.code, sink.count) == (0, count), done.text
+    assert "19 members" in project.headgate("state", "show").text
+    kept.ask(f"UPDATE {kept.table} SET score = -2 WHERE user_id = 'customer-9'")
+    assert project.run().sync["applied"] == 1
+    ((parts,),) = kept.rows(f"SELECT COUNT(DISTINCT part) FROM {kept.members}")
+    assert parts <= 4
+    kept.source.reader.close()
 
 
 @pytest.mark.parametrize("point", OF_A_MOVE)

@@ -33,7 +33,7 @@ THERE_TOO = {
     "people_who_share_an_identifier",
     "the_newest_row_says_how_old_the_cohort_is",
 }
-"""Scenarios that are played there whenever tests are run: all statements, and all kinds of columns, are in them."""
+"""Scenarios that are played there whenever tests are run: all statements and kinds of columns are in them."""
 
 
 def equal(play: Scenario, warehouses: Warehouses, folder: Path, places: Sequence[str]) -> None:
