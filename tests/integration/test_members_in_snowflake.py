@@ -279,7 +279,7 @@ def test_a_transaction_that_is_told_to_stop_leaves_nothing(tables: MemberTables,
             with tables.session.transaction():
                 tables.session.execute(f"INSERT INTO {tables.seen} (source_key) VALUES ('a')")
                 inside.set()
-                tables.session.rows(long)
+                tables.session.execute(long)
         except SourceError as error:
             caught.append(error)
 
