@@ -1,7 +1,8 @@
 """The same on a true Snowflake account, where the environment names one: `pytest -m snowflake`.
 
 Each `HEADGATE_SNOWFLAKE_NAME` is the option `name` of `[sources.NAME]`: ACCOUNT, USER, PRIVATE_KEY_FILE (a path)
-or another way to sign in, WAREHOUSE, DATABASE and SCHEMA, where the role may create tables.
+or another way to sign in, WAREHOUSE, DATABASE and SCHEMA, where the role may create tables; and in the database it
+should be allowed to create schemas, which members are tried in.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ import pytest
 from sync.errors import SourceError
 from sync.sources import open_source
 from sync.sources.base import Column, Relation
+from tests.parity.playing import differences, played
+from tests.parity.scenarios import SCENARIOS, Scenario
+from tests.parity.test_equal_plans import THERE_TOO
+from tests.parity.warehouses import DuckDB, Warehouse
 
 _PREFIX = "HEADGATE_SNOWFLAKE_"
 GIVEN = {
@@ -76,12 +81,16 @@ if LOCAL:  # the suite itself, tried on the server that the other tests use
     KINDS = [kind for kind in KINDS if kind[0] not in ("id", "list", "place", "near", "ltz")]
 
 
+def options() -> dict[str, Any]:
+    given: dict[str, Any] = {"type": "snowflake", **GIVEN}
+    if path := given.pop("private_key_file", None):
+        given["private_key"] = Path(path).read_text()
+    return given
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[Any]:
-    options: dict[str, Any] = {"type": "snowflake", **GIVEN}
-    if path := options.pop("private_key_file", None):
-        options["private_key"] = Path(path).read_text()
-    made: Any = open_source("account", options, tmp_path, "trial")
+    made: Any = open_source("account", options(), tmp_path, "trial")
     yield made
     made.reader.close()
 
@@ -183,3 +192,49 @@ def test_rows_are_written_whole_or_not_at_all(source: Any, name: str) -> None:
             ("Zoë '\n", b"\xff", at),
             ("b", None, None),
         ]
+
+
+class Account(Warehouse):
+    """A schema of the account, for a cohort's tables."""
+
+    type = "snowflake"
+
+    def __init__(self, source: Any) -> None:
+        self.source_of_all = source
+        self.schema = f"headgate_{uuid.uuid4().hex[:8]}"
+        self.ask(f"CREATE SCHEMA {self.schema}")
+
+    def ask(self, *statements: str) -> None:
+        for statement in statements:
+            self.source_of_all.reader.execute(statement, "setting up")
+
+    def make_schema(self, name: str) -> None:
+        self.ask(f"CREATE SCHEMA {name}", f"USE SCHEMA {self.schema}")
+
+    def options(self) -> dict[str, Any]:
+        return {**options(), "schema": self.schema}
+
+    def close(self) -> None:
+        self.ask(f"DROP SCHEMA {self.schema} CASCADE")
+
+
+@pytest.fixture
+def account(source: Any) -> Iterator[Account]:
+    try:
+        made = Account(source)
+    except SourceError as error:
+        pytest.skip(f"the role may not create a schema: {error.message}")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "play", [play for play in SCENARIOS if play.__name__ in THERE_TOO], ids=lambda play: play.__name__
+)
+def test_plans_are_equal_where_the_account_keeps_the_members(
+    play: Scenario, account: Account, tmp_path: Path
+) -> None:
+    expected = played(play, DuckDB(tmp_path), tmp_path / "duckdb")
+    found = played(play, account, tmp_path / "account", pushed=True)
+
+    assert differences(expected, found, pushed=True) == []
