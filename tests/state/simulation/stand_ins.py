@@ -159,7 +159,7 @@ def installed(scheduler: Scheduler, others: dict[str, Any]) -> Iterator[None]:
     names = SimpleNamespace(uuid4=lambda: uuid.UUID(int=scheduler.rng.getrandbits(128), version=4))
     instead: list[tuple[Any, Any]] = [
         (threading, threads),
-        (time, SimpleNamespace(monotonic=clock)),
+        (time, SimpleNamespace(monotonic=clock, time=time.time)),  # how old a file is, the disk says
         (uuid, names),
         (holder.boot_clock, clock),
         (holder.me, lambda: scheduler.process.name),
