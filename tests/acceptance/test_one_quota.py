@@ -67,8 +67,7 @@ def project(folder: Path, url: str, sync: str = "sink-vip") -> Project:
     return Project(folder, url, batch_size=50, concurrency=4, destination=ALLOWED, sync=sync).write()
 
 
-@pytest.mark.slow
-@pytest.mark.measured
+@pytest.mark.endless
 def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Path, figures: Figures) -> None:
     receiver = Receiver()
     with serve(receiver) as url:

@@ -27,7 +27,7 @@ def test_a_part_that_is_not_there_is_an_error() -> None:
         replaced("<!-- objects: by hand -->\n<!-- end of objects -->", "figures", "none")
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 def test_figures_come_from_running_the_contracts(tmp_path: Path) -> None:
     (tmp_path / "test_hook.py").write_text(
         textwrap.dedent("""

@@ -109,7 +109,7 @@ def test_a_random_history_is_the_same_everywhere(agreed: Agreed, history: Histor
     agreed(history, [place for place in PLACES if place != DEAREST])
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 @examples(6)
 @given(HISTORIES)
 def test_many_random_histories_are_the_same_everywhere(agreed: Agreed, history: History) -> None:
