@@ -193,10 +193,10 @@ def test_an_interrupted_run_and_its_plan_stay(world: World, monkeypatch: pytest.
 
 
 def test_a_plan_that_waits_for_a_decision_stays(world: World) -> None:
-    world.people(2000)
+    world.people(100)
     world.run()
     world.guardrails = GuardrailLimits(max_removed=10)
-    world.people(1000)
+    world.people(50)
     report = world.run()
     assert report.status == "held"
     assert report.plan is not None
