@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
+from sync.cli.app import run
 from tests.acceptance.project import Process, Project
 from tests.servers import free_port
 
@@ -36,11 +38,12 @@ def test_it_is_served_until_the_daemon_is_told_to_stop(tmp_path: Path) -> None:
     assert "HG801" in taken.text
 
 
-def test_nothing_is_served_where_nobody_asked_for_it(tmp_path: Path) -> None:
+def test_nothing_is_served_where_nobody_asked_for_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     project = Project(tmp_path, "http://127.0.0.1:9").write().people(3)
 
-    assert project.headgate("daemon", "--listen", f":{free_port()}").code == 2
-    once = project.headgate("daemon", "--once")
+    assert run(["daemon", "--listen", f":{free_port()}", "--project", str(project.root)]) == 2
+    assert run(["daemon", "--once", "--project", str(project.root)]) == 0
 
-    assert once.code == 0
-    assert "listening" not in once.text
+    told = "".join(capfd.readouterr())
+    assert "write a host and a port" in told
+    assert "listening" not in told
