@@ -158,6 +158,7 @@ class Soak:
         until(lambda: self.settled(slot))
         rss, files = usage(self.daemon.pid)
         self.hours.append(Hour(self.runs - before, rss, files, time.monotonic() - began))
+        print(f"hour {len(self.hours)}: {self.hours[-1]}", flush=True)  # a long soak that fails has told something
 
     def change(self) -> None:
         """Of each cohort three people come, one goes, and five have another score."""
@@ -238,8 +239,10 @@ class Soak:
         self.daemon.send(signal.SIGTERM)
         done = self.daemon.wait(60)
         assert done.code == 0, done.text[-3000:]
-        retry = self.forge.start(self.project, "rejected", "retry", "--all", "--reason", "mended", "--json")
-        retry.wait()
+        for (sync,) in self.ask("SELECT DISTINCT sync FROM rejected ORDER BY sync"):
+            again = ("rejected", "retry", sync, "--all", "--reason", "the destination is mended")
+            retried = self.forge.start(self.project, *again).wait()
+            assert retried.code == 0, retried.text
         for _ in range(2):  # what was interrupted is finished first, and then the rest
             last = self.forge.start(self.project, "run", "--json").wait(300)
         assert last.code == 0, last.text[-3000:]
