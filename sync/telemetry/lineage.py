@@ -92,7 +92,7 @@ class Lineage:
 
     def ends(self, span: Span) -> None:
         """A run is over, or it is known how many rows its cohort has."""
-        if span.kind == "phase" and span.parent is not None and "rows" in span.facts:
+        if span.kind == "phase" and span.parent in self._begun and "rows" in span.facts:
             self._rows[span.parent] = int(span.facts["rows"])
         elif span in self._begun:
             status = str(span.facts.get("status", "failed"))
