@@ -72,11 +72,6 @@ class Span:
         return None
 
     @property
-    def seconds(self) -> float:
-        """How long it has been going on."""
-        return (time.perf_counter_ns() - self._since) / 1e9
-
-    @property
     def ended(self) -> int:
         """When it ended."""
         return self.began + self.took

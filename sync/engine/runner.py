@@ -104,7 +104,7 @@ class Runner:
         self, job: SyncJob, work: Callable[[Execution], SyncReport], *, first_run: bool = False
     ) -> SyncReport:
         """The report of a run, made under its lease, told to whoever watches, and kept where it failed."""
-        ids = RunIds()
+        ids, began = RunIds(), time.monotonic()
         facts = {"sync": job.name, "destination": job.destination, "cohort": job.cohort.name, "run": ids.first}
         with span("run", **facts, trigger=self._means.trigger) as told:
             try:
@@ -113,8 +113,9 @@ class Runner:
                     report = replace(work(execution), reading=execution.reading)
                     report = self._logged(job, keeper, report)
             except HeadgateError as error:
-                report = self._ended_early(job, error, ids, told.seconds)
-            return _told(report, told)
+                report = self._ended_early(job, error, ids, time.monotonic() - began)
+            _tell(told, report)
+            return replace(report, wall_s=round(time.monotonic() - began, 3))
 
     def _logged(self, job: SyncJob, keeper: LeaseKeeper, report: SyncReport) -> SyncReport:
         """The report, with a note where the sync log could not be brought up to date: that fails no run."""
@@ -176,13 +177,12 @@ class Runner:
         )
 
 
-def _told(report: SyncReport, told: Span) -> SyncReport:
-    """The report with the time it took; whoever watches is told of the outcome."""
+def _tell(told: Span, report: SyncReport) -> None:
+    """Tell whoever watches of the outcome."""
     told.learn(status=report.status, **{name: getattr(report, name) for name in _COUNTS})
     if report.run:
         told.learn(run=report.run)
     told.error = report.code
-    return replace(report, wall_s=round(told.seconds, 3))
 
 
 def _failed(job: SyncJob, error: HeadgateError) -> SyncReport:
