@@ -146,7 +146,7 @@ def test_a_run_that_is_told_to_stop_ends_its_query_on_the_server(
     running.terminate()
     done = running.wait()
 
-    assert (done.code, sink.count, "HG218" in done.text) == (1, 0, True), done.text
+    assert (done.code, sink.count, "HG520" in done.text) == (1, 0, True), done.text
     assert not warehouse.busy(READING)
 
 

@@ -105,7 +105,7 @@ def test_a_run_that_is_told_to_stop_ends_its_query_in_the_warehouse(
     running.terminate()
     done = running.wait()
 
-    assert (done.code, sink.count, "HG218" in done.text) == (1, 0, True), done.text
+    assert (done.code, sink.count, "HG520" in done.text) == (1, 0, True), done.text
     assert len(warehouse.server.seen()["aborted"]) == before + 1
 
 
