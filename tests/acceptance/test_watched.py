@@ -139,7 +139,7 @@ def test_a_run_that_fails_says_so_and_quotes_nothing(project: Project) -> None:
     assert fail["run"]["facets"]["errorMessage"]["message"].startswith(done.sync["error"]["code"])
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 def test_servers_that_are_gone_or_silent_neither_fail_nor_delay_a_run(project: Project) -> None:
     project.people(50)
     gone = "http://127.0.0.1:9"

@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.project import Process, Project
 from tests.acceptance.sink import Sink
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.endless, pytest.mark.timeout(120)]
 
 FOLLOWS = """\
     schedule: {{ {first} }}

@@ -77,7 +77,7 @@ def test_a_run_killed_while_it_deletes_what_is_old_loses_nothing(ground_of: Grou
     ground.in_step()
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 def test_a_backup_is_for_its_owner_only_and_leaves_nothing_beside_it(ground_of: GroundOf) -> None:
     ground = ground_of()
     made = backup(ground)
@@ -119,7 +119,7 @@ def test_a_backup_made_while_a_daemon_works_can_be_restored_elsewhere(ground_of:
     resumed_and_run(ground)
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 def test_a_backup_of_a_machine_that_rests_is_restored_in_step(ground_of: GroundOf) -> None:
     ground = ground_of()
     backup(ground)
@@ -148,7 +148,7 @@ def test_a_restore_goes_over_no_state_without_leave_and_keeps_what_was_there(gro
     resumed_and_run(ground)
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 def test_a_restore_is_refused_while_a_daemon_has_the_ledger_open(ground_of: GroundOf) -> None:
     ground = ground_of()
     backup(ground)

@@ -87,6 +87,7 @@ def test_a_plan_that_expired_in_a_jump_is_given_up_and_nobody_is_lost(
     assert ground.members() == set(ground.truth())
 
 
+@pytest.mark.endless
 def test_a_daemon_goes_on_when_the_clock_is_set_back_and_forth(ground_of: GroundOf, wall: WallClock) -> None:
     ground = scheduled(ground_of())
     ground.project.environment = wall.environment

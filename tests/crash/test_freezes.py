@@ -71,12 +71,13 @@ def rows(ground: Ground) -> dict[str, list[tuple[object, ...]]]:
     "point",
     [
         "open.before",
-        "intend.after",
         "request.leaving",
-        "request.answered",
         "acknowledge.before",
-        "members_file.named",
         "finish.before",
+        *(
+            pytest.param(one, marks=pytest.mark.endless)
+            for one in ("intend.after", "request.answered", "members_file.named")
+        ),
     ],
 )
 def test_a_frozen_run_that_was_overtaken_neither_sends_nor_writes(ground_of: GroundOf, point: str) -> None:

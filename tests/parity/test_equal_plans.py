@@ -46,7 +46,7 @@ def equal(play: Scenario, warehouses: Warehouses, folder: Path, places: Sequence
 
 
 def soon(play: Scenario) -> list[str]:
-    """Where a scenario is played whenever tests are run; in the other places by the slow ones.
+    """Where a scenario is played whenever tests are run; in the other places at night.
 
     What is decided and what becomes of it is the engine's: there it matters where members are kept, and of the
     warehouses that only read, one will do.
@@ -60,7 +60,7 @@ def test_plans_are_equal(play: Scenario, warehouses: Warehouses, tmp_path: Path)
     equal(play, warehouses, tmp_path, soon(play))
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 @pytest.mark.parametrize(
     "play", [one for one in SCENARIOS if len(soon(one)) < len(PLACES)], ids=lambda play: play.__name__
 )

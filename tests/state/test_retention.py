@@ -271,7 +271,7 @@ def unchanged_run(ledger: Ledger, number: int) -> None:
 @pytest.mark.parametrize(
     "runs",
     [
-        pytest.param(1_000, marks=[pytest.mark.slow]),
+        pytest.param(1_000, marks=[pytest.mark.endless]),
         pytest.param(10_000, marks=[pytest.mark.endless, pytest.mark.timeout(900)]),
     ],
 )
