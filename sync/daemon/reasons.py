@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sync.daemon.asking import Asking
@@ -31,7 +32,14 @@ class Reasons:
             Chore("asking whether sources changed", 1, self._moves.keep_looking),
         ]
 
+    def begin(self) -> None:
+        """Look at what is near before anything runs: what ends from now on was not there before."""
+        self._each(self._following.look, self._dbt.look)
+
     def look(self) -> None:
         """Look at everything once, now."""
-        for look in (self._following.look, self._dbt.look, self._moves.look):
+        self._each(self._following.look, self._dbt.look, self._moves.look)
+
+    def _each(self, *looks: Callable[[], None]) -> None:
+        for look in looks:
             guarded("looking for reasons to run", look)

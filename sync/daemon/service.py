@@ -76,6 +76,7 @@ class Daemon:
         """Tick and work until `stop` is set, then drain. Raises `ProjectError` where the files cannot be read."""
         self.clock.start()
         self.clock.recover()
+        self.reasons.begin()
         syncs, scheduled = len(self.clock.jobs), self.clock.scheduled
         log.info("started", syncs=syncs, scheduled=scheduled, workers=self.workers.count)
         self.supervisor.ready(self._status)

@@ -21,8 +21,10 @@ from sync.daemon.dbt import DbtRuns, failure, read_results
 from sync.daemon.following import Following
 from sync.daemon.moves import Moves
 from sync.daemon.reasons import Reasons
+from sync.daemon.service import Daemon
 from sync.daemon.webhook import MOST_BYTES, Answer, Webhooks
 from sync.engine.job import GuardrailLimits, SyncJob
+from sync.engine.report import SyncReport
 from sync.mapping import Cohort, Sync
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.sources import open_source
@@ -102,6 +104,31 @@ def test_each_completed_run_of_the_other_sync_asks_for_one(ledger: Ledger) -> No
 
     assert asked(ledger) == ["after-r1", "after-r2"]
     assert {r.why for r in ledger.requests("mine")} == {"after"}
+
+
+def test_a_run_that_ends_before_a_new_daemon_looked_again_is_followed(ledger: Ledger) -> None:
+    """What it saw first is what there was before it made any run itself."""
+
+    def run(_: object, one: SyncJob) -> SyncReport:
+        ran(ledger, f"r-{one.name}", sync=one.name)
+        return SyncReport(one.name, "completed")
+
+    stop = threading.Event()
+    daemon = Daemon(
+        lambda: [job("other"), job("mine", {"after": "other"})],
+        ledger,
+        lambda *_: type("Runner", (), {"run": run})(),
+        stop=stop,
+        poll=0.02,
+        ended=[lambda one: stop.set() if one.job.name == "mine" else None],
+    )
+    assert ledger.request_run(RunRequest("other", "2026-10-01T06:00:00Z", "console", "ana", ledger.now()))
+    late = threading.Timer(20, stop.set)
+    late.start()
+    daemon.serve()
+    late.cancel()
+
+    assert asked(ledger) == ["after-r-other"]
 
 
 @pytest.mark.parametrize("status", ["completed_with_errors", "failed", "stopped", "held", "cancelled"])
