@@ -28,6 +28,7 @@ def test_retry_after_is_honoured_in_full(project: Project, sink: Sink) -> None:
     assert done.sync["retries"] == 1
 
 
+@pytest.mark.endless
 def test_a_destination_that_asks_to_wait_again_and_again_gets_everything_once(
     project: Project, sink: Sink
 ) -> None:

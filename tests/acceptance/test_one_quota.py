@@ -80,7 +80,7 @@ def test_twenty_thousand_records_use_the_quota_and_never_exceed_it(tmp_path: Pat
     figures.most("share of the quota used, %", round(100 * receiver.used, 1))
 
 
-@pytest.mark.slow
+@pytest.mark.endless
 def test_two_processes_at_once_share_one_quota(tmp_path: Path) -> None:
     receiver = Receiver()
     with serve(receiver) as url:

@@ -81,7 +81,14 @@ def ok(done: Done, code: int = 0) -> Done:
     return done
 
 
-@pytest.mark.parametrize("project", [False, True], ids=["in the clear", "encrypted"], indirect=True)
+@pytest.mark.parametrize(
+    "project",
+    [
+        pytest.param(False, id="in the clear"),
+        pytest.param(True, id="encrypted", marks=pytest.mark.endless),
+    ],
+    indirect=True,
+)
 def test_a_person_is_erased_from_every_sync_and_never_sent_again(
     project: Project, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
