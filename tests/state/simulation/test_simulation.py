@@ -21,7 +21,7 @@ from tests.state.simulation.network import FATES, TIMEOUT
 from tests.state.simulation.scheduler import Scheduler, Trouble
 from tests.state.simulation.witness import MARGIN
 
-HISTORIES = 1500
+HISTORIES = 1000
 """How many seeds the default suite plays; the mutants are played with the same."""
 
 _AT_ONCE = 50
