@@ -127,15 +127,9 @@ def observe(
         same = generation.blank or generation.probe == connection.execute(PROBE).fetchall()[0][0]
         away = None
         if job.place:
-            away = _pushed(connection, state, settings, job, source, compiled, read, stop, whole=whole)
-        names = compiled.identifiers
-        members = away.members if away else members_of(connection, settings, generation, names)
+            away = _pushed(connection, state, settings, job, source, generation, compiled, read, stop, whole=whole)
+        members = away.members if away else members_of(connection, settings, generation, compiled.identifiers)
         leaving = _leaving(state, job)
-        if leaving:
-            keys = ", ".join(sorted(leaving))
-            members = f"SELECT * FROM ({members}) WHERE key NOT IN ({keys})"
-        if not same:
-            members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
         out = keep_out(connection, settings, state, job, compiled)
         draft = drafted(connection, spool, compiled) if generation.blank and not out else nullcontext()
         with interrupted(connection, stop):  # a DuckDB is read here, by the engine's own connection
@@ -144,7 +138,7 @@ def observe(
             connection,
             compiled,
             cohort.select,
-            members,
+            _compared(members, leaving, compiled, same=same),
             generation,
             _refresh(_blank(state, job, source.refresh, cause), cohort.found, away),
             same,
@@ -158,6 +152,16 @@ def observe(
         )
         _refuse_bad_keys(state, job, seen, cohort.found)
         yield seen
+
+
+def _compared(members: str, leaving: frozenset[str], compiled: Compiled, *, same: bool) -> str:
+    """The SELECT of the members as the diff sees them: without those an erasure removes, under keys of today."""
+    if leaving:
+        keys = ", ".join(sorted(leaving))
+        members = f"SELECT * FROM ({members}) WHERE key NOT IN ({keys})"
+    if not same:
+        members = f"SELECT * REPLACE ({_member_key(compiled)} AS key) FROM ({members})"
+    return members
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +220,7 @@ def _pushed(
     settings: EngineSettings,
     job: SyncJob,
     source: Source,
+    generation: Generation,
     compiled: Compiled,
     columns: tuple[Column, ...],
     stop: threading.Event | None,
@@ -223,7 +228,6 @@ def _pushed(
     whole: bool,
 ) -> Reduced:
     """Have the warehouse say what is unchanged, and fetch the rest."""
-    generation = state.generation(job.name)
     forgotten = [one.digest for one in state.forgotten(job.name)]
     salt = salt_of(connection, compiled, forgotten)
     apart = {key for key, *_ in state.dirty(job.name)} | set(leaving_of(state, job.name))
