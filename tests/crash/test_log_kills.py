@@ -29,7 +29,7 @@ def warehouse(postgres: Postgres) -> Iterator[LoggedWarehouse]:
 
 
 @pytest.fixture
-def project(warehouse: LoggedWarehouse, sink: Sink, tmp_path: Path) -> Project:  # noqa: F811 - the fixture above
+def project(warehouse: LoggedWarehouse, sink: Sink, tmp_path: Path) -> Project:
     return warehouse.project(tmp_path / "project", sink)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,15 @@ from sync.faultpoints import VARIABLE
 from tests.acceptance.conftest import session_sink, sink  # noqa: F401 - fixtures
 from tests.acceptance.project import Project
 from tests.acceptance.sink import Sink
-from tests.acceptance.test_members_in_the_warehouse import MEMBERS, SYNC, KeepingWarehouse, change
+from tests.acceptance.test_members_in_the_warehouse import (
+    MEMBERS,
+    SYNC,
+    KeepingWarehouse,
+    change,
+    project,  # noqa: F401 - fixture
+    warehouse,  # noqa: F401 - fixture
+)
 from tests.integration.test_members_in_snowflake import KeepingWarehouse as KeptInSnowflake
-from tests.servers import Postgres
 from tests.snowflake import Snowflake
 
 OF_A_PART = ("members_part.written", "members_part.named")
@@ -21,20 +26,6 @@ OF_A_MOVE = ("move.before", "move.after")
 OF_AN_ERASED_PART = ("erasure_part.named", "erasure_part.swept")
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def warehouse(postgres: Postgres) -> Iterator[KeepingWarehouse]:
-    made = KeepingWarehouse(postgres)
-    made.people(200)
-    made.grant()
-    yield made
-    made.drop()
-
-
-@pytest.fixture
-def project(warehouse: KeepingWarehouse, sink: Sink, tmp_path: Path) -> Project:  # noqa: F811 - the fixture above
-    return warehouse.project(tmp_path / "project", sink)
 
 
 def killed(project: Project, point: str, *words: str) -> None:
@@ -47,7 +38,7 @@ def killed(project: Project, point: str, *words: str) -> None:
 def test_a_crash_between_the_warehouse_and_the_ledger_is_made_good(
     warehouse: KeepingWarehouse,
     project: Project,
-    sink: Sink,  # noqa: F811 - the fixture above
+    sink: Sink,
     point: str,
 ) -> None:
     assert project.run("--first-run").code == 0
@@ -72,7 +63,7 @@ def test_a_crash_between_the_warehouse_and_the_ledger_is_made_good(
 @pytest.mark.parametrize("point", OF_A_PART)
 def test_the_same_is_made_good_in_snowflake(
     snowflake: Snowflake,
-    sink: Sink,  # noqa: F811 - the fixture above
+    sink: Sink,
     tmp_path: Path,
     point: str,
 ) -> None:

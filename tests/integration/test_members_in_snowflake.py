@@ -20,7 +20,7 @@ from sync.sources.snowflake_writing import WritingSession
 from tests.acceptance.conftest import session_sink, sink  # noqa: F401 - fixtures
 from tests.acceptance.project import Project
 from tests.acceptance.sink import Sink
-from tests.integration.test_snowflake_writing import ends_with_interrupts
+from tests.integration.test_snowflake_writing import ends_with_interrupts, source  # noqa: F401 - a fixture
 from tests.parity.kinds import Table
 from tests.parity.scenarios import counts
 from tests.parity.stage import PEOPLE, Stage
@@ -64,7 +64,7 @@ class KeepingWarehouse:
         """What a query answers."""
         return list(self.source.reader.rows(sql, "asking"))
 
-    def project(self, folder: Path, sink: Sink) -> Project:  # noqa: F811 - a parameter
+    def project(self, folder: Path, sink: Sink) -> Project:
         """A project that reads from here."""
         environment = {"SNOWFLAKE_PASSWORD": "canary-password"}
         return Project(folder, sink.url, warehouse=self.config, environment=environment).write()
@@ -85,14 +85,14 @@ def warehouse(snowflake: Snowflake, tmp_path: Path) -> Iterator[KeepingWarehouse
 
 
 @pytest.fixture
-def project(warehouse: KeepingWarehouse, sink: Sink, tmp_path: Path) -> Project:  # noqa: F811 - the fixture above
+def project(warehouse: KeepingWarehouse, sink: Sink, tmp_path: Path) -> Project:
     return warehouse.project(tmp_path / "project", sink)
 
 
 def test_only_what_changed_is_sent_and_the_members_are_there(
     warehouse: KeepingWarehouse,
     project: Project,
-    sink: Sink,  # noqa: F811 - the fixture above
+    sink: Sink,
     snowflake: Snowflake,
 ) -> None:
     before = len(snowflake.seen()["queries"])
@@ -116,7 +116,7 @@ def test_only_what_changed_is_sent_and_the_members_are_there(
 def test_members_move_there_and_back_and_are_forgotten_there(
     warehouse: KeepingWarehouse,
     project: Project,
-    sink: Sink,  # noqa: F811 - the fixture above
+    sink: Sink,
     snowflake: Snowflake,
 ) -> None:
     assert project.run("--first-run").code == 0
@@ -216,13 +216,6 @@ def test_a_row_that_two_processes_noted_is_fetched_again(stage: Stage) -> None:
     assert counts(stage) == (0, 0, 0, 3)
     assert isinstance(stage.warehouse, SnowflakeDB)
     assert stage.warehouse.rows(f"SELECT COUNT(*) FROM {table}") == [(3,)]
-
-
-@pytest.fixture
-def source(snowflake: Snowflake, tmp_path: Path) -> Iterator[Any]:
-    made: Any = open_source("warehouse", snowflake.options(warehouse="WH"), tmp_path, "crm-vips")
-    yield made
-    made.reader.close()
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def warehouse(snowflake: Snowflake, tmp_path: Path) -> Iterator[Warehouse]:
 
 
 @pytest.fixture
-def project(warehouse: Warehouse, sink: Sink, tmp_path: Path) -> Project:  # noqa: F811 - the fixture above
+def project(warehouse: Warehouse, sink: Sink, tmp_path: Path) -> Project:
     environment = {"SNOWFLAKE_PASSWORD": "canary-password"}
     return Project(tmp_path / "project", sink.url, warehouse=warehouse.config, environment=environment).write()
 

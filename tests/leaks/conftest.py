@@ -16,7 +16,7 @@ PEOPLE = 60
 
 
 @pytest.fixture
-def scene(tmp_path: Path, sink: Sink) -> Scene:  # noqa: F811 - the fixture above
+def scene(tmp_path: Path, sink: Sink) -> Scene:
     """Sixty people, of whom one is the canary; nothing was sent yet."""
     project = Project(tmp_path / "project", sink.url, destination=DESTINATION, environment=dict(ENVIRONMENT))
     project.write().people(PEOPLE)
