@@ -1,20 +1,21 @@
 """What OpenLineage's published JSON Schemas ask of an event, as far as we send it; and these themselves, if there.
 
 Written by hand after the specification 2-0-2 and its facets (openlineage.io/spec/2-0-2/OpenLineage.json and
-openlineage.io/spec/facets/...). HEADGATE_OPENLINEAGE_SPEC may name a folder with the published files (`spec` of
-the OpenLineage repository at a release): events are then checked against them, too.
+openlineage.io/spec/facets/...). Where the folder of vendors' descriptions has the published files, too (as
+`openlineage`: OpenLineage.json and the facets of a release), events are checked against them besides.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from sync.testing.openapi import FOLDER
+
+PUBLISHED = FOLDER / "openlineage"
 BASE = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
 
 _TEXT = {"type": "string"}
@@ -105,16 +106,19 @@ SCHEMA: dict[str, Any] = {
 def refuse(event: dict[str, Any]) -> None:
     """Raise `jsonschema.ValidationError` for what is no event."""
     _validator(SCHEMA).validate(event)
-    folder = os.environ.get("HEADGATE_OPENLINEAGE_SPEC")
-    if not folder:
-        return
-    published = [json.loads(path.read_text()) for path in sorted(Path(folder).rglob("*.json"))]
-    registry = Registry().with_resources(
-        (one["$id"], Resource.from_contents(one)) for one in published if "$id" in one
-    )
+    if PUBLISHED.is_dir():
+        refuse_as_published(event)
+
+
+def refuse_as_published(event: dict[str, Any]) -> None:
+    """Raise `jsonschema.ValidationError` for what the published files do not take: the event or a facet of it."""
+    files = [json.loads(path.read_text()) for path in sorted(PUBLISHED.rglob("*.json"))]
+    published = {str(file["$id"]): Resource.from_contents(file) for file in files}
+    registry = Registry().with_resources(published.items())
     _validator({"$ref": f"{BASE}#/$defs/RunEvent"}, registry).validate(event)
     for facet in _facets(event):
-        _validator({"$ref": facet["_schemaURL"]}, registry).validate(facet)
+        if facet["_schemaURL"].partition("#")[0] in published:
+            _validator({"$ref": facet["_schemaURL"]}, registry).validate(facet)
 
 
 def _validator(schema: dict[str, Any], registry: Registry[Any] | None = None) -> Draft202012Validator:
