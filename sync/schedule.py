@@ -38,6 +38,7 @@ __all__ = [
     "next_runs",
     "parse",
     "slot",
+    "slot_due",
     "slot_time",
     "timing",
     "words",
@@ -260,6 +261,13 @@ def slot_time(name: str) -> datetime | None:
         return datetime.strptime(name.partition("#")[0], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def slot_due(schedule: Schedule | None, sync: str, name: str) -> datetime | None:
+    """When the run of a slot is due, jitter and blackout counted; None where the name is of no instant."""
+    at = slot_time(name)
+    trigger = timing(schedule, sync) if at is not None and schedule is not None else None
+    return trigger.due(at) if at is not None and trigger is not None else at
 
 
 def words(schedule: Schedule | None) -> str:

@@ -40,7 +40,17 @@ class Figures:
     last_run: float | None = None
     last_status: str = ""
     last_success: float | None = None
-    lease_left: float | None = None  # until it runs out; None where nobody holds it
+    lease_left: float | None = None  # until it runs out, negative since then; None where it was given back
+
+    @property
+    def runs(self) -> bool:
+        """Does a process run it now, as far as its lease tells."""
+        return self.lease_left is not None and self.lease_left > 0
+
+    @property
+    def left_open(self) -> bool:
+        """Was its newest run left in the middle of sending, and nobody is at it: the next one goes on with it."""
+        return self.last_status == RunStatus.SENDING and not self.runs
 
 
 def figures(ledger: LedgerReader) -> tuple[float, dict[str, Figures]]:
@@ -79,9 +89,7 @@ def _newest(column: sa.Column[Any], sync: sa.Column[str]) -> sa.ScalarSelect[Any
 
 # Every sync that ever ran has a row in `lease`: from there each table is looked into once a sync.
 _QUERIES: tuple[sa.Select[Any], ...] = (
-    select(_lease.sync, (_lease.expires - STEADY).label("lease_left")).where(
-        _lease.holder != "", _lease.expires > STEADY
-    ),
+    select(_lease.sync, (_lease.expires - STEADY).label("lease_left")).where(_lease.holder != ""),
     select(
         _lease.sync,
         func.coalesce(

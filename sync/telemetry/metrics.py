@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from platform import python_version
 from typing import Any
@@ -26,8 +27,10 @@ from sync.engine.lane import Room
 from sync.engine.pacing import room_left
 from sync.engine.pauses import pause_of
 from sync.errors import StateError
-from sync.schedule import slot_time
+from sync.schedule import slot_due
+from sync.sdk.nouns import Op
 from sync.spans import Fact, Span
+from sync.state.alerts import Alert
 from sync.state.figures import Figures, figures
 from sync.state.ledger import Ledger
 from sync.telemetry.names import METRICS, MetricName
@@ -39,6 +42,8 @@ _KEPT_S = 5.0
 """Seconds for which figures of the ledger are good enough: asking more often costs nothing."""
 
 _BROKEN = ("failed", "stopped", "cancelled")
+_STATUSES = ("completed", "completed_with_errors", "held", *_BROKEN)
+_OUTCOMES = ("applied", "accepted", "rejected", "deferred", "unknown")
 _GAUGES = {one.name.removeprefix("headgate_"): one for one in METRICS if one.kind == "gauge"}
 
 
@@ -54,10 +59,15 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._made = {one.name: _made(one, self._registry) for one in METRICS if one.kind != "gauge"}
-        self._registry.register(_Gauges(ledger, folder, vitals, lease_ttl))
+        self._gauges = _Gauges(ledger, folder, vitals, lease_ttl)
+        self._registry.register(self._gauges)
+        self._begun: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
 
     def page(self, accept: str = "") -> tuple[bytes, str]:
         """The page and its media type: OpenMetrics where the `Accept` header asks for it, else plain text."""
+        with self._lock:
+            self._begin(frozenset(self._gauges.jobs))
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
@@ -66,6 +76,19 @@ class Metrics:
         self._made["headgate_runs"].labels(sync, status).inc()
         if seconds is not None:
             self._made["headgate_run_duration_seconds"].labels(sync).observe(seconds)
+
+    def _begin(self, syncs: frozenset[str]) -> None:
+        """Begin the counters of syncs at 0, for an increase is seen only after a first value; forget others."""
+        for sync in syncs - self._begun:
+            for status in _STATUSES:
+                self._made["headgate_runs"].labels(sync, status)
+            for op, outcome in product(Op, _OUTCOMES):
+                self._made["headgate_changes"].labels(sync, op.value, outcome)
+        for sync in self._begun - syncs:
+            for one in METRICS:
+                if one.kind != "gauge" and "sync" in one.labels:
+                    self._made[one.name].remove_by_labels({"sync": sync})
+        self._begun = syncs
 
     # --- as a watcher -------------------------------------------------------------------------------------
 
@@ -124,7 +147,7 @@ class _Gauges(Collector):
         return iter(families.values())
 
     @property
-    def _jobs(self) -> dict[str, SyncJob]:
+    def jobs(self) -> dict[str, SyncJob]:
         """The syncs that run, or would."""
         return {name: job for name, job in self._vitals.clock.jobs.items() if not job.sync.disabled}
 
@@ -135,7 +158,7 @@ class _Gauges(Collector):
         yield "last_tick_timestamp_seconds", (), clock.ticked
         yield "clock_late_seconds", (), clock.late
         yield "files_refused", (), float(bool(clock.refused))
-        for job in self._jobs.values():
+        for job in self.jobs.values():
             yield "sync_info", (job.name, job.destination, job.cohort.name, str(job.sync.mode)), 1.0
             if job.cohort.refresh.stale_after is not None:
                 yield "freshness_limit_seconds", (job.name,), job.cohort.refresh.stale_after
@@ -144,7 +167,7 @@ class _Gauges(Collector):
         with self._lock:
             if time.monotonic() - self._read_at >= _KEPT_S:
                 try:
-                    jobs = self._jobs
+                    jobs = self.jobs
                     now, known = figures(self._ledger)
                     self._read = [
                         ("ledger_readable", (), 1.0),
@@ -152,6 +175,7 @@ class _Gauges(Collector):
                         *_queue(now, known),
                         *_syncs(now, known, jobs, self._ttl),
                         *_paused(self._ledger.paused(), jobs),
+                        *_alerts(self._ledger.alerts()),
                         *_rooms(self._folder, jobs.values()),
                     ]
                 except StateError:
@@ -174,7 +198,7 @@ def _size(path: Path) -> int:
 
 def _queue(now: float, known: Mapping[str, Figures]) -> Iterator[_Sample]:
     asked = [one.asked_at for one in known.values() if one.asked_at is not None]
-    yield "runs_in_progress", (), float(sum(one.lease_left is not None for one in known.values()))
+    yield "runs_in_progress", (), float(sum(one.runs for one in known.values()))
     yield "queue_depth", (), float(sum(one.waiting for one in known.values()))
     yield "queue_age_seconds", (), max(0.0, now - min(asked)) if asked else 0.0
 
@@ -182,17 +206,15 @@ def _queue(now: float, known: Mapping[str, Figures]) -> Iterator[_Sample]:
 def _syncs(now: float, known: Mapping[str, Figures], jobs: Mapping[str, SyncJob], ttl: float) -> Iterator[_Sample]:
     """Of the syncs in force; others are history."""
     for name, job in jobs.items():
-        for figure, value in _of_sync(
-            now, known.get(name, Figures()), scheduled=job.sync.schedule is not None, ttl=ttl
-        ):
+        for figure, value in _of_sync(now, job, known.get(name, Figures()), ttl):
             if value is not None:
                 yield figure, (name,), float(value)
 
 
-def _of_sync(now: float, one: Figures, *, scheduled: bool, ttl: float) -> Iterator[tuple[str, float | None]]:
+def _of_sync(now: float, job: SyncJob, one: Figures, ttl: float) -> Iterator[tuple[str, float | None]]:
     """Figures that there are none of are left out: no value is not zero."""
-    due = slot_time(one.slot) if one.slot else None
-    if scheduled:
+    if job.sync.schedule is not None:
+        due = slot_due(job.sync.schedule, job.name, one.slot) if one.slot else None
         yield "schedule_lag_seconds", max(0.0, now - due.timestamp()) if due is not None else 0.0
     yield "members", one.members
     yield "rejected_records", one.rejected
@@ -201,9 +223,10 @@ def _of_sync(now: float, one: Figures, *, scheduled: bool, ttl: float) -> Iterat
     yield "held_plan_age_seconds", _since(now, one.held_since) or 0.0
     yield "freshness_seconds", _since(now, one.newest)
     yield "last_run_timestamp_seconds", one.last_run
-    yield "last_run_failed", float(one.last_status in _BROKEN) if one.last_status else None
+    yield "last_run_failed", float(one.last_status in _BROKEN or one.left_open) if one.last_status else None
     yield "last_success_timestamp_seconds", one.last_success
-    yield "lease_age_seconds", None if one.lease_left is None else max(0.0, ttl - one.lease_left)
+    if one.lease_left is not None and (one.runs or one.left_open):
+        yield "lease_age_seconds", max(0.0, ttl - one.lease_left)
 
 
 def _since(now: float, then: float | None) -> float | None:
@@ -213,6 +236,11 @@ def _since(now: float, then: float | None) -> float | None:
 def _paused(paused: Mapping[str, str], jobs: Mapping[str, SyncJob]) -> Iterator[_Sample]:
     for name, job in jobs.items():
         yield "paused", (name,), float(pause_of(dict(paused), name, job.destination) is not None)
+
+
+def _alerts(alerts: Iterable[Alert]) -> Iterator[_Sample]:
+    for one in alerts:
+        yield "alert_open", (one.subject, one.condition.value), float(one.open)
 
 
 def _rooms(folder: Path, jobs: Iterable[SyncJob]) -> Iterator[_Sample]:

@@ -69,7 +69,8 @@ METRICS: tuple[MetricName, ...] = (
     _gauge("runs_in_progress", "Syncs that run now, in whatever process."),
     _gauge("queue_depth", "Run requests that nobody has taken."),
     _gauge("queue_age_seconds", "Age of the oldest of them."),
-    _gauge("schedule_lag_seconds", "For how long a scheduled run has been due and has not begun.", "sync"),
+    _gauge("schedule_lag_seconds", "For how long a scheduled run has been due and has not begun: jitter and "
+           "blackout do not count.", "sync"),
     _gauge("members", "Members that the destination acknowledged.", "sync"),
     _gauge("rejected_records", "Rejected records that nobody has given up.", "sync"),
     _gauge("unknown_records", "Records whose outcome at the destination nobody knows.", "sync"),
@@ -79,10 +80,13 @@ METRICS: tuple[MetricName, ...] = (
     _gauge("freshness_limit_seconds", "The age from which on the cohort is stale, where its mapping has one.",
            "sync"),
     _gauge("last_run_timestamp_seconds", "When the newest run ended, or began where it has not ended.", "sync"),
-    _gauge("last_run_failed", "1 where the newest run failed, was stopped or was cancelled.", "sync"),
+    _gauge("last_run_failed", "1 where the newest run failed, was stopped, was cancelled or was left unfinished.",
+           "sync"),
     _gauge("last_success_timestamp_seconds", "When a run last completed.", "sync"),
     _gauge("paused", "1 where the sync or its destination is paused.", "sync"),
-    _gauge("lease_age_seconds", "Since when the lease of a sync that runs was not renewed.", "sync"),
+    _gauge("lease_age_seconds", "Since when the lease of a run that has not ended was not renewed.", "sync"),
+    _gauge("alert_open", "1 while a condition of a sync, cohort:NAME or destination:NAME "
+           "that people are told of is true.", "subject", "condition"),
     # What destinations have room for.
     _gauge("rate_room_ratio", "Share of an account's tightest rate that is left: 1 all of it, 0 nothing.",
            "destination"),

@@ -7,13 +7,16 @@ import json
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
 import structlog
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
 
-from sync.errors import RateLimited, RequestError, SourceError, StateError
+from sync.conditions import Condition
+from sync.errors import AuthError, RateLimited, RequestError, SourceError, StateError
 from sync.logging import configure
 from sync.mapping import Schedule
 from sync.sdk.connector import Connector
@@ -22,6 +25,7 @@ from sync.sdk.nouns import Delivery, Receipt, Status
 from sync.spans import Fact, Span, happened, span, watching
 from sync.spans import phase as enter_phase
 from sync.state import tables
+from sync.state.alerts import Alert
 from sync.state.nouns import RunRequest
 from sync.telemetry.log_ids import LogIds
 from sync.telemetry.metrics import Metrics
@@ -268,8 +272,8 @@ def _labels(labels: dict[str, str]) -> str:
     return "{" + ",".join(f'{name}="{value}"' for name, value in sorted(labels.items())) + "}" if labels else ""
 
 
-def metrics_of(world: World) -> Metrics:
-    sync = world.job.sync.model_copy(update={"schedule": Schedule(every="1h")})
+def metrics_of(world: World, **schedule: Any) -> Metrics:
+    sync = world.job.sync.model_copy(update={"schedule": Schedule(every="1h", **schedule)})
     ledger, jobs = world.ledger, {world.job.name: replace(world.job, sync=sync)}
     return Metrics(ledger, world.settings.folder, Vitals(ledger, Standstill(jobs), Pulse()), lease_ttl=30.0)
 
@@ -326,6 +330,56 @@ def test_a_plan_that_waits_and_a_sync_that_runs_are_seen(world: World) -> None:
     assert found["headgate_runs_in_progress"] == 1
     assert found['headgate_lease_age_seconds{sync="vips-crm"}'] == pytest.approx(20, abs=5)
     world.ledger.release(lease)
+
+
+def test_a_run_that_stopped_in_the_middle_has_failed_and_its_lease_ages(world: World) -> None:
+    metrics = metrics_of(world)
+    world.desk.answers += [AuthError("the key is wrong")] * 9
+    assert world.people(25).run().code == AuthError.code
+    assert world.ledger.open_run("vips-crm") is not None
+
+    assert samples(metrics)['headgate_last_run_failed{sync="vips-crm"}'] == 1
+    world.ledger.acquire("vips-crm", "elsewhere/1/2/3", 0.001)  # by a process that is gone
+    time.sleep(0.01)
+
+    found = samples(metrics_of(world))
+    assert found['headgate_last_run_failed{sync="vips-crm"}'] == 1
+    assert found["headgate_runs_in_progress"] == 0
+    assert found['headgate_lease_age_seconds{sync="vips-crm"}'] > 30.0
+
+
+def test_the_lag_of_a_schedule_begins_after_jitter_and_blackout(world: World) -> None:
+    now = datetime.now(UTC)
+    dark = f"{now - timedelta(hours=3):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    slot = f"{now - timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
+    world.people(5).run()
+    world.ledger.request_run(RunRequest("vips-crm", slot, "schedule", "clock", world.ledger.now()))
+
+    lag = 'headgate_schedule_lag_seconds{sync="vips-crm"}'
+    assert samples(metrics_of(world))[lag] == pytest.approx(7200, abs=60)
+    assert samples(metrics_of(world, blackout=[dark]))[lag] == 0
+
+
+def test_counters_begin_at_zero_with_their_sync_and_go_with_it(world: World) -> None:
+    metrics = metrics_of(world)
+    rejected = 'headgate_changes_total{op="remove",outcome="rejected",sync="vips-crm"}'
+    failed = 'headgate_runs_total{status="failed",sync="vips-crm"}'
+    found = samples(metrics)
+    assert (found[rejected], found[failed]) == (0, 0)
+    metrics.ended("vips-crm", "failed", 1.0)
+    assert samples(metrics)[failed] == 1
+
+    metrics._gauges._vitals.clock.jobs.clear()
+    assert not any("vips-crm" in name for name in samples(metrics) if "_total" in name or "duration" in name)
+
+
+def test_what_people_are_told_of_is_a_metric(world: World) -> None:
+    world.ledger.change_alert(Alert("destination:crm", Condition.AUTH, 1, open=True))
+    world.ledger.change_alert(Alert("vips-crm", Condition.HELD, 1, open=False))
+
+    found = samples(metrics_of(world))
+    assert found['headgate_alert_open{condition="auth",subject="destination:crm"}'] == 1
+    assert found['headgate_alert_open{condition="held",subject="vips-crm"}'] == 0
 
 
 def test_a_ledger_that_cannot_be_read_leaves_the_rest_of_the_page(world: World, monkeypatch) -> None:

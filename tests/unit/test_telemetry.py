@@ -24,6 +24,7 @@ from sync.telemetry.names import METRICS, MetricName
 from sync.telemetry.vitals import Pulse, Vitals, answer
 
 ROOT = Path(__file__).parent.parent.parent
+RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 NAMES = {one.full: one for one in METRICS}
 
 
@@ -117,8 +118,15 @@ def test_the_page_has_every_metric_once_with_its_kind_and_help(ledger: Ledger) -
 def test_promtool_has_nothing_to_say(ledger: Ledger) -> None:
     done = subprocess.run(["promtool", "check", "metrics"], input=page(ledger), text=True, capture_output=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
-    rules = subprocess.run(["promtool", "check", "rules", str(ROOT / "deploy/prometheus/rules.yml")])
-    assert rules.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on the PATH")
+@pytest.mark.parametrize(
+    "asked", [("check", "rules", RULES), ("test", "rules", ROOT / "tests/unit/rules_test.yml")]
+)
+def test_promtool_takes_the_alert_rules_and_sees_them_fire(asked: tuple[Any, ...]) -> None:
+    done = subprocess.run(["promtool", *map(str, asked)], text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # --- what uses them -------------------------------------------------------------------------------------------
@@ -146,7 +154,7 @@ def problems(query: str) -> list[str]:
 
 
 def rules() -> list[dict[str, Any]]:
-    document = YAML(typ="safe").load((ROOT / "deploy/prometheus/rules.yml").read_text())
+    document = YAML(typ="safe").load(RULES.read_text())
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
