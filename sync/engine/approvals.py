@@ -10,7 +10,7 @@ from sync.engine.plan import verify_file
 from sync.errors import Corrupt, DecisionError
 from sync.sdk.nouns import Delivery
 from sync.state.base import State, StateReader
-from sync.state.nouns import DECIDABLE_PLANS, Approval, Decision, Event, Plan, PlanStatus
+from sync.state.nouns import DECIDABLE_PLANS, Approval, Decision, Event, Plan, PlanStatus, RunRequest
 
 __all__ = ["decide", "find_plan", "held_again", "moved", "refuse_damaged", "refuse_unfit"]
 
@@ -87,8 +87,18 @@ def refuse_damaged(state: State, settings: EngineSettings, plan: Plan, actor: st
         raise
 
 
-def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: str, reason: str) -> Plan:
+def decide(
+    state: State,
+    job: SyncJob,
+    plan: Plan,
+    decision: Decision,
+    actor: str,
+    reason: str,
+    request: RunRequest | None = None,
+) -> Plan:
     """Keep a person's decision on a held plan, and return the plan as it stands then.
+
+    `request` is of the run that delivers it, and is kept with the decision that approves the plan.
 
     Raises `DecisionError` where there is no reason, the plan is not held, its inputs moved, or this person may
     not decide on it.
@@ -118,7 +128,7 @@ def decide(state: State, job: SyncJob, plan: Plan, decision: Decision, actor: st
         )
     approval = Approval(plan.id, plan.digest, decision, actor, reason.strip(), now)
     data = {"sync": plan.sync, "digest": plan.digest, "reason": approval.reason, "remove": plan.counts.remove}
-    return state.decide(approval, [Event(actor, f"plan.{decision}", plan.id, data)])
+    return state.decide(approval, [Event(actor, f"plan.{decision}", plan.id, data)], request)
 
 
 def _refuse_person(state: StateReader, plan: Plan, job: SyncJob, actor: str) -> None:

@@ -231,10 +231,11 @@ class State(StateReader):
         """Move a plan to `void` or `expired`."""
 
     @abstractmethod
-    def decide(self, approval: Approval, events: Sequence[Event] = ()) -> Plan:
+    def decide(self, approval: Approval, events: Sequence[Event] = (), request: RunRequest | None = None) -> Plan:
         """Keep a decision on a held plan and return the plan as it stands then.
 
         The plan leaves `held` once a rejection, or as many different persons' approvals as it needs, are in.
+        Where it is approved by this decision, the run of `request` is asked for with it.
         Raises `DecisionError` where the plan is not held, or this person decided already.
         """
 

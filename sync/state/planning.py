@@ -13,6 +13,7 @@ from sync.faultpoints import durable
 from sync.state import rows, tables
 from sync.state.leases import LeaseLedger
 from sync.state.nouns import (
+    APPROVED_PLANS,
     DECIDABLE_PLANS,
     LIVE_PLANS,
     Approval,
@@ -22,6 +23,7 @@ from sync.state.nouns import (
     Plan,
     PlanStatus,
     Refresh,
+    RunRequest,
 )
 from sync.state.reads import CLOCK, find_plan
 
@@ -91,7 +93,7 @@ class PlanLedger(LeaseLedger):
                 self._record(connection, events)
 
     @durable
-    def decide(self, approval: Approval, events: Sequence[Event] = ()) -> Plan:
+    def decide(self, approval: Approval, events: Sequence[Event] = (), request: RunRequest | None = None) -> Plan:
         """Keep a decision on a held plan and return the plan as it stands then; see `State.decide`.
 
         Where some approve all and others approve without removals, the removals stay back.
@@ -110,6 +112,8 @@ class PlanLedger(LeaseLedger):
             connection.execute(insert(tables.approval).values(kept))
             status = _standing(plan.needs, [*said.values(), approval.decision])
             connection.execute(update(tables.plan).where(_plan.id == plan.id).values(status=status.value))
+            if request is not None and status in APPROVED_PLANS:
+                connection.execute(insert(tables.run_request).values(rows.values(request)))
             self._record(connection, events)
             return rows.plan(connection.execute(select(tables.plan).where(_plan.id == plan.id)).one())
 

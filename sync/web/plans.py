@@ -8,6 +8,8 @@ from fastapi import APIRouter, Query
 
 from sync.engine.approvals import decide, refuse_damaged, refuse_unfit
 from sync.engine.plan import samples
+from sync.state.base import StateReader
+from sync.state.holder import alive
 from sync.state.nouns import APPROVED_PLANS, Decision, Event, Plan, PlanStatus, RequestKind
 from sync.web.asking import new_request
 from sync.web.callers import Approves, Caller, Reads, SeesSamples
@@ -79,20 +81,25 @@ def reject_plan(caller: Approves, id: Id, asked: DecisionAsked) -> PlanView:
 
 
 def _decided(caller: Caller, id: str, decision: Decision, asked: DecisionAsked) -> PlanView:
-    """Keep a decision, as `headgate approve` and `reject` do; the same one again changes nothing."""
+    """Keep a decision, as `headgate approve` and `reject` do; the same one again only asks for its run anew."""
     plan, state = _plan(caller, id), caller.site.state
+    request = new_request(caller, plan.sync, RequestKind.RUN, "approval")
     if plan.digest != asked.digest:
         raise Refused(409, "HG811", "the digest is not this plan's", fix="look at the plan again")
     if any(a.actor == caller.actor and a.decision is decision for a in state.approvals(plan.id)):
+        if plan.status in APPROVED_PLANS and not _will_run(state, plan.sync):
+            state.request_run(request)
         return _view(caller, plan)
     job = caller.job(plan.sync)
     if decision is not Decision.REJECT:
         refuse_unfit(plan, state.now())
         refuse_damaged(state, caller.site.engine, plan, caller.actor)
-    decided = decide(state, job, plan, decision, caller.actor, asked.reason)
-    if decided.status in APPROVED_PLANS:
-        state.request_run(new_request(caller, job.name, RequestKind.RUN, "approval"))
-    return _view(caller, decided)
+    return _view(caller, decide(state, job, plan, decision, caller.actor, asked.reason, request))
+
+
+def _will_run(state: StateReader, sync: str) -> bool:
+    """Is a run of the sync asked for, or under way."""
+    return alive(state.lease(sync)) or any(r.kind is RequestKind.RUN for r in state.requests(sync))
 
 
 def _plan(caller: Caller, id: str) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sync.errors import DecisionError, Fenced, StateError
-from sync.state.nouns import Decision, Event, PlanStatus
+from sync.state.nouns import Decision, Event, PlanStatus, RunRequest
 
 SYNC = "orders_to_crm"
 HELD = Event("ann", "plan.held", SYNC)
@@ -147,6 +147,35 @@ def test_one_approval_is_enough_by_default_and_is_kept(ledger, lease, make, even
     assert ledger.plan(plan.id) == decided
     assert ledger.approvals(plan.id) == [make.approval(plan)]
     assert events() == ["plan.approved"]
+
+
+def test_the_run_of_an_approval_is_asked_for_with_it_or_neither_is_kept(ledger, lease, make, monkeypatch):
+    plan, request = make.plan(needs=2), RunRequest(SYNC, "api-1", "approval", "ann", 1.0)
+    ledger.add_plan(lease, plan)
+
+    ledger.decide(make.approval(plan, "ann"), [], request)
+    assert ledger.requests() == []
+    with monkeypatch.context() as broken:
+        broken.setattr(ledger, "_record", fails)
+        with pytest.raises(StateError):
+            ledger.decide(make.approval(plan, "bob"), [HELD], request)
+    assert (ledger.plan(plan.id).status, ledger.requests()) == (PlanStatus.HELD, [])
+    ledger.decide(make.approval(plan, "bob"), [HELD], request)
+
+    assert [r.slot for r in ledger.requests()] == ["api-1"]
+
+
+def fails(*_: object) -> None:
+    raise StateError("the ledger is locked", code="HG311")
+
+
+def test_a_rejection_asks_for_no_run(ledger, lease, make):
+    plan, request = make.plan(), RunRequest(SYNC, "api-1", "approval", "ann", 1.0)
+    ledger.add_plan(lease, plan)
+
+    ledger.decide(make.approval(plan, "ann", Decision.REJECT), [], request)
+
+    assert ledger.requests() == []
 
 
 def test_two_different_persons_are_needed_where_the_plan_says_so(ledger, lease, make):

@@ -116,6 +116,23 @@ def test_a_plan_is_turned_down_with_a_reason(api: Api) -> None:
     refused(client.post(f"/plans/{plan['plan']}/approve", decision), 409, "HG502")
 
 
+def test_an_approval_that_is_repeated_asks_for_a_run_where_none_is_to_come(api: Api, sink: Sink) -> None:
+    client = api.client(*EVERYTHING)
+    plan = held(api, client)
+    decision = {"digest": plan["digest"], "reason": "looked at it"}
+    client.post(f"/plans/{plan['plan']}/approve", decision)
+    (asked,) = api.ledger.requests()
+    api.ledger.take_request(SYNC, asked.slot)
+    api.ledger.answer_requests(SYNC, [asked.slot], {"status": "failed", "exit_code": 1})
+
+    again = [client.post(f"/plans/{plan['plan']}/approve", decision).json() for _ in range(2)]
+
+    assert [one["status"] for one in again] == ["approved", "approved"]
+    assert [request.why for request in api.ledger.requests()] == ["approval"]
+    api.work()
+    assert len(sink.members) == 40
+
+
 def test_a_decision_is_for_the_digest_that_was_looked_at(shared: Api) -> None:
     client = shared.client(*EVERYTHING)
     plan = the_plan(client)
