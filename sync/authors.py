@@ -6,10 +6,9 @@ import os
 import re
 import shutil
 import subprocess
-from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["author", "git_environment"]
+__all__ = ["author", "git_environment", "repository"]
 
 _SECONDS = 5.0
 
@@ -17,14 +16,12 @@ _NEEDED = re.compile(r"PATH|HOME|USERPROFILE|SYSTEMROOT|XDG_\w+|GIT_\w+|LANG|LC_
 """The variables git is given: what else the environment holds may be secrets."""
 
 
-@lru_cache(maxsize=1024)
 def author(path: Path) -> str:
     """The e-mail address of whoever last changed the file; empty where git does not know.
 
     A file with changes that are not committed was last changed by whoever works here: git's `user.email`.
-    Answers are remembered: they are for the length of one command.
     """
-    if not any((folder / ".git").exists() for folder in path.absolute().parents):
+    if repository(path) is None:
         return ""
     changed = _git(path, "status", "--porcelain", "--ignored", "--", path.name)
     if changed is None:
@@ -32,6 +29,11 @@ def author(path: Path) -> str:
     if changed:
         return _git(path, "config", "user.email") or ""
     return _git(path, "log", "-1", "--format=%ae", "--", path.name) or ""
+
+
+def repository(path: Path) -> Path | None:
+    """The nearest `.git` above a file; None where there is none."""
+    return next((git for folder in path.absolute().parents if (git := folder / ".git").exists()), None)
 
 
 def git_environment() -> dict[str, str]:

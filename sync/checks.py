@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sync import mapping
+from sync.authors import author
 from sync.bindings import BoundDestination, BoundSource
 from sync.engine.compile import problems as compile_problems
 from sync.errors import Problem
@@ -44,6 +46,11 @@ class MappingFile:
     path: Path
     document: Document
     mapping: mapping.Mapping
+
+    @cached_property
+    def author(self) -> str:
+        """Who last changed it, asked once: its syncs have one author, whom reading it anew may change."""
+        return author(self.path)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sync.authors import author
 from sync.bindings import BoundDestination, BoundSource, bind_destinations, bind_sources
 from sync.checks import (
     Known,
@@ -109,7 +108,7 @@ class Project:
             account=destination.account,
             guardrails=guardrail_limits(self.settings.guardrails, sync.guardrails, self.settings.people.groups),
             mapping_digest=mapping_digest(cohort, sync, spec, destination.identity),
-            author=author(file.path),
+            author=file.author,
             source=partial(self.sources[cohort.source.connection].open, sync.name),
             connect=partial(destination.connect, timeout, limits.concurrency),
             log=_log_target(self.sources[cohort.source.connection]),

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sync.authors import repository
 from sync.errors import HeadgateError, Problem, ProjectError
 
 if TYPE_CHECKING:
@@ -45,10 +46,13 @@ class ProjectFiles:
         return jobs
 
     def looks(self) -> tuple[tuple[str, int, int], ...]:
-        """What the files look like from outside: it changes when one of them does."""
+        """What the files look like from outside: it changes when one of them does, or is committed."""
         settings = self._session.project.settings
         manifests = [self._root / d.type for d in settings.destinations.values() if d.type.endswith(".toml")]
-        found = [self._root / "config.toml", *sorted((self._root / "mappings").glob("*.y*ml")), *manifests]
+        config = self._root / "config.toml"
+        found = [config, *sorted((self._root / "mappings").glob("*.y*ml")), *manifests]
+        if (git := repository(config)) is not None:
+            found.append(git / "logs" / "HEAD")  # who changed a mapping last is known by its commit
         return tuple(_looks(path) for path in found)
 
     def _refuse_moves(self, project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,3 +126,21 @@ def test_the_files_look_other_when_one_is_changed_added_or_removed(session: Sess
 
     assert len(set(seen)) == len(seen) - 1  # what was added and removed again is as before
     assert files.looks() == files.looks()
+
+
+def test_a_commit_is_a_change_for_it_may_have_another_author(session: Session, root: Path) -> None:
+    git(root, "init", "-q")
+    git(root, "config", "user.email", "deploy@acme.example")
+    git(root, "commit", "-q", "--allow-empty", "-m", "x", "--author", "Ana <ana@acme.example>")
+    files = ProjectFiles(session)
+    (edited,), before = files.load(), files.looks()
+
+    git(root, "add", "mappings")
+    git(root, "commit", "-q", "-m", "x", "--author", "Ben <ben@acme.example>")
+
+    assert files.looks() != before
+    assert (edited.author, files.load()[0].author) == ("deploy@acme.example", "ben@acme.example")
+
+
+def git(root: Path, *words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=X", *words], cwd=root, check=True, capture_output=True)

@@ -467,6 +467,18 @@ def test_the_author_is_whoever_committed_the_mapping_last(folder: Folder) -> Non
     assert load(folder.root).jobs()[0].author == "ana@acme.example"
 
 
+def test_the_author_is_looked_up_anew_each_time_that_the_files_are_read(folder: Folder) -> None:
+    folder.write()
+    git(folder.root, "init", "-q")
+    commit(folder.root, "ana@acme.example")
+    before = load(folder.root).jobs()[0].author
+    folder.mapping += "# changed\n"
+    folder.write()
+    commit(folder.root, "ben@acme.example")
+
+    assert (before, load(folder.root).jobs()[0].author) == ("ana@acme.example", "ben@acme.example")
+
+
 def test_an_edit_that_is_not_committed_is_of_whoever_works_here(folder: Folder) -> None:
     folder.write()
     git(folder.root, "init", "-q")
