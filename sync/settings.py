@@ -122,7 +122,9 @@ class RetentionRules(Section):
 class DaemonSettings(Section):
     """How `headgate daemon` works."""
 
-    workers: int = Field(2, ge=1, le=32, description="Syncs that run at a time; each has its own memory_limit.")
+    workers: int = Field(
+        2, ge=1, le=32, description="Syncs that read and compare at a time, each with its own memory_limit."
+    )
     stuck_after: Seconds = Field(
         3600.0, description="A run without a sign of life (a step, a batch, a try) for so long is told to end."
     )

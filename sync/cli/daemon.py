@@ -37,7 +37,9 @@ _JOB_WAIT_S = 5.0
 
 @_command("daemon")
 @click.option(
-    "--workers", type=click.IntRange(1, 32), help="Syncs run at a time; [daemon] workers where left out."
+    "--workers",
+    type=click.IntRange(1, 32),
+    help="Syncs that read and compare at a time; [daemon] workers where left out.",
 )
 @click.option("--once", is_flag=True, help="Do what is due now, and end.")
 @click.option("--listen", metavar="HOST:PORT", help="Serve the HTTP API there (default: [http] listen).")

@@ -18,7 +18,7 @@ from sync.daemon.life import Life
 from sync.daemon.reasons import Reasons
 from sync.daemon.supervisor import Supervisor
 from sync.daemon.watchdog import Watchdog
-from sync.daemon.work import Ended, Runs, Workers
+from sync.daemon.work import MOST, Ended, Runs, Workers
 from sync.engine.job import SyncJob
 from sync.engine.report import SyncReport
 from sync.errors import StateError
@@ -131,4 +131,4 @@ class Daemon:
         return f"{len(self.workers.busy)} of {self.clock.scheduled} scheduled syncs running"
 
     def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.workers.count, thread_name_prefix="headgate-run")
+        return ThreadPoolExecutor(MOST, thread_name_prefix="headgate-run")

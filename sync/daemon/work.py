@@ -1,7 +1,8 @@
 """The workers: threads that take what was asked for. Two syncs of one account never run at the same time.
 
 Accounts take turns: the one that was served longest ago comes first, with its oldest request. So neither a sync
-that always has requests nor an account with many syncs keeps another waiting.
+that always has requests nor an account with many syncs keeps another waiting. Nor does a destination that takes
+hours: a run that sends has a thread, and no worker, for what takes memory is to read and to compare.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from sync.state.base import State
 from sync.state.holder import alive
 from sync.state.nouns import RequestKind, RunRequest, RunStatus
 
-__all__ = ["POLL", "Ended", "Runs", "Workers"]
+__all__ = ["MOST", "POLL", "Ended", "Runs", "Workers"]
 
 log = structlog.get_logger("headgate.daemon")
 
+MOST = 64
+"""Runs at a time, whatever they do."""
+_SENDS = "deliver"  # the phase in which a run needs little of this machine
 _OPEN = ("sending", "waiting")  # the run goes on, after a restart or when its jobs are done
 POLL = "poll"
 """Why a run is taken up that waits for its jobs: no slot was asked for."""
@@ -71,7 +75,7 @@ class _Busy:
 
 
 class Workers:
-    """Runs what is asked for, `count` syncs at a time at most.
+    """Runs what is asked for; `count` syncs at most read and compare at a time, others may send.
 
     `runner` makes a runner for a trigger, an actor and the run's life. Whoever is in `ended` is told of each run,
     in its thread.
@@ -123,7 +127,7 @@ class Workers:
         self._busy = {name: one for name, one in self._busy.items() if not one.future.done()}
         jobs = self._clock.jobs
         for requests in self._in_turn(jobs):
-            if len(self._busy) >= self.count or stopped():
+            if self._full or stopped():
                 break
             name = requests[0].sync
             if not self._free(jobs, name):
@@ -135,6 +139,12 @@ class Workers:
             elif taken:
                 self._begin(pool, jobs[name], taken)
         return bool(self._busy)
+
+    @property
+    def _full(self) -> bool:
+        """Must another run wait."""
+        here = sum(one.life.step != _SENDS for one in self._busy.values())
+        return here >= self.count or len(self._busy) >= MOST
 
     def _begin(self, pool: ThreadPoolExecutor, job: SyncJob, requests: Sequence[RunRequest]) -> None:
         life = Life()

@@ -236,6 +236,29 @@ def test_a_sync_that_is_always_asked_for_starves_nobody(ledger: Ledger) -> None:
     assert played.names.count("a-greedy") > 10
 
 
+def test_a_run_that_sends_for_long_keeps_no_other_account_waiting(ledger: Ledger) -> None:
+    """Nor does it count where workers are few; but none is lent while one reads or compares."""
+    played, lives = Played(), dict[str, Life]()
+
+    def runner(trigger: str, actor: str, life: Life) -> Any:
+        made = played.runner(trigger, actor, life)
+        lives[f"run {len(lives)}"] = life
+        return made
+
+    for name in ("a-long", "b", "c"):
+        ask(ledger, name)
+    played.hold.clear()
+    with Serving(Daemon(lambda: [job("a-long"), job("b"), job("c")], ledger, runner, poll=0.02, workers=1)):
+        until(lambda: played.names == ["a-long"])
+        lives["run 0"].phase("a-long", "deliver")
+        until(lambda: played.names == ["a-long", "b"])
+        time.sleep(0.1)
+        assert played.names == ["a-long", "b"], "b compares: there is one worker"
+        lives["run 1"].phase("b", "deliver")
+        until(lambda: played.names == ["a-long", "b", "c"])
+        played.hold.set()
+
+
 # --- the watchdog ----------------------------------------------------------------------------------------------
 
 
