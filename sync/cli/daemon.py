@@ -132,7 +132,7 @@ def _chores(session: Session) -> list[Chore]:
 
     pulse.beat(session.engine.folder)
     return [
-        Chore("pulse", pulse.EVERY, lambda: pulse.beat(session.engine.folder)),
+        Chore("sign of life", pulse.EVERY, lambda: pulse.beat(session.engine.folder)),
         Chore("audit checkpoint", 60, lambda: _checkpoint(session)),
     ]
 

@@ -44,7 +44,7 @@ def beating(pulse: Pulse) -> Chore:
     """The chore that shows that the daemon's main loop turns."""
     from sync.daemon.chores import Chore
 
-    return Chore("pulse", 1.0, pulse.beat)
+    return Chore("beat of the main thread", 1.0, pulse.beat)
 
 
 @contextmanager

@@ -29,14 +29,13 @@ class Chores:
 
     def __init__(self, chores: Sequence[Chore]) -> None:
         self._chores = chores
-        began = time.monotonic()
-        self._done = dict.fromkeys((chore.name for chore in chores), began)
+        self._done = [time.monotonic()] * len(chores)
 
     def turn(self) -> None:
         """Do what is due."""
-        for chore in self._chores:
-            if time.monotonic() - self._done[chore.name] >= chore.every:
-                self._done[chore.name] = time.monotonic()
+        for place, chore in enumerate(self._chores):
+            if time.monotonic() - self._done[place] >= chore.every:
+                self._done[place] = time.monotonic()
                 guarded(chore.name, chore.do)
 
 

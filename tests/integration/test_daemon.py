@@ -19,7 +19,7 @@ import duckdb
 import httpx
 import pytest
 
-from sync.daemon.chores import Chore
+from sync.daemon.chores import Chore, Chores
 from sync.daemon.clock import Clock
 from sync.daemon.life import Life
 from sync.daemon.service import Daemon
@@ -382,6 +382,20 @@ def test_a_chore_or_a_listener_that_fails_ends_nothing(ledger):
     assert set(told) == {"fast"}
     assert done.count(1) > 4
     assert done.count(2) > 2
+
+
+def test_each_chore_is_done_at_its_own_times_whatever_its_name():
+    done = list[str]()
+    chores = Chores(
+        [Chore("beat", 0.2, lambda: done.append("slow")), Chore("beat", 0.05, lambda: done.append("fast"))]
+    )
+
+    def turned() -> bool:
+        chores.turn()
+        return done.count("slow") >= 2
+
+    until(turned)
+    assert done.count("fast") > 2
 
 
 def test_a_disabled_sync_is_not_scheduled(ledger):

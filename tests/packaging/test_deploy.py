@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import json
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,7 +99,11 @@ def test_the_daemon_tells_systemd_and_a_health_check_that_it_is_well(
     said = [server.recv(4096).decode()]
     while "WATCHDOG=1" not in said[-1]:
         said.append(server.recv(4096).decode())
+    (pulse,) = (project.root / ".headgate" / "pulse").iterdir()
+    first = json.loads(pulse.read_text())["at"]
     well = project.headgate("daemon", "--health", "--json")
+    while json.loads(pulse.read_text())["at"] <= first:
+        time.sleep(0.1)
     process.send(signal.SIGTERM)
     while "STOPPING=1" not in said[-1]:
         said.append(server.recv(4096).decode())
