@@ -62,10 +62,12 @@ def verify(options: Options, sync: str, samples: int, repair: bool, reason: str)
 def reset(options: Options, sync: str, reason: str, members: int) -> None:
     """Forget what the destination has acknowledged: the next run is a first run and sends everybody again.
 
-    Nobody is removed from the destination by this, and nobody who left the cohort since will be.
+    Nobody is removed from the destination by this, and nobody who left the cohort since will be. SYNC may be one
+    that no mapping has any more.
     """
     with opened(options) as session:
-        session.job(sync)
+        if sync not in session.ledger.known_syncs():
+            session.job(sync)
         count = forget(session, sync, members, reason_of(reason))
         if options.json:
             output.document("state reset", sync=sync, members=count, exit_code=0)

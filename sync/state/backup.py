@@ -7,12 +7,14 @@ the ledger is copied by SQLite's own backup, and what it names is immutable.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import sqlite3
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -22,14 +24,27 @@ from typing import IO
 from sync.errors import Corrupt, StateError
 from sync.faultpoints import reached
 from sync.state.members import publish
+from sync.state.nouns import LIVE_PLANS
 from sync.state.schema import HEAD
+from sync.state.tables import OPEN_RUN
 
-__all__ = ["Manifest", "back_up", "extract", "read_backup"]
+__all__ = ["Manifest", "back_up", "extract", "read_backup", "refuse_incomplete"]
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _LEDGER = "ledger.db"
 _NAME = re.compile(r"ledger\.db|[a-z]+\.(key|pub|notes)|(members|plans|rejected)/[^/\\\0]+/[^/\\\0]+\.parquet")
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_NOT_WHOLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,  # it says that it is encrypted, or patched
+    ValueError,
+    KeyError,
+    TypeError,
+)
+"""What an archive with a byte that is not what was written raises somewhere."""
 _CHUNK = 1 << 20
 _TRIES = 3
 
@@ -38,6 +53,16 @@ _NAMED = """
     UNION SELECT 'members/' || sync || '/' || delta FROM generation WHERE delta IS NOT NULL AND place = ''
     UNION SELECT file FROM plan WHERE file <> ''
     UNION SELECT 'rejected/' || sync || '/' || id || '.parquet' FROM run
+"""
+_LIVE, _OPEN = (", ".join(f"'{status}'" for status in statuses) for statuses in (LIVE_PLANS, OPEN_RUN))
+_NEEDED = f"""
+    WITH newest AS (SELECT sync, base, delta, place, max(number) FROM generation GROUP BY sync)
+    SELECT 'members/' || sync || '/' || base FROM newest WHERE base IS NOT NULL AND place = ''
+    UNION SELECT 'members/' || sync || '/' || delta FROM newest WHERE delta IS NOT NULL AND place = ''
+    UNION SELECT file FROM plan WHERE file <> '' AND (
+        status IN ({_LIVE}) AND expires_at > :at
+        OR id IN (SELECT plan FROM run WHERE status IN ({_OPEN}))
+    )
 """
 _PLACES = "SELECT DISTINCT place FROM generation WHERE place <> '' ORDER BY place"
 
@@ -56,10 +81,15 @@ class Manifest:
     format: int = _FORMAT
 
 
+class _Incomplete(Corrupt):
+    """A file without which the ledger is of no use is not there."""
+
+
 def back_up(folder: Path, target: Path, at: float) -> Manifest:
     """Write the state of `folder` to the new file `target`, which shows when it is whole.
 
-    Raises `StateError` HG347 where the file cannot be written, and `Corrupt` where the ledger is damaged.
+    Raises `StateError` HG347 where the file cannot be written, and `Corrupt` where the ledger is damaged or a file
+    that it needs is missing.
     """
     temporary = target.with_name(f".{target.name}-{os.getpid()}.tmp")
     copy = target.with_name(f".{target.name}-{os.getpid()}-ledger.tmp")
@@ -70,7 +100,7 @@ def back_up(folder: Path, target: Path, at: float) -> Manifest:
             try:
                 manifest = _written(folder, temporary, copy, at)
                 break
-            except FileNotFoundError:  # rewritten or deleted since: the ledger names others by now
+            except (FileNotFoundError, _Incomplete):  # rewritten or deleted since: the ledger names others by now
                 if attempt == _TRIES - 1:
                     raise
         publish(temporary, target)
@@ -92,8 +122,10 @@ def _written(folder: Path, temporary: Path, copy: Path, at: float) -> Manifest:
     copy.touch(mode=0o600)
     _copy_ledger(folder / _LEDGER, copy)
     reached("backup.snapshot")
-    names, places = _named(copy)
+    names, needed, places = _named(copy, at)
     sources = {name: folder / name for name in names if (folder / name).is_file()}
+    for name in sorted(needed - sources.keys()):
+        raise _incomplete(folder, name)
     sources |= {path.name: path for path in sorted(folder.glob("*.*")) if _NAME.fullmatch(path.name)}
     sources[_LEDGER] = copy
     temporary.unlink(missing_ok=True)
@@ -114,7 +146,9 @@ def _copy_ledger(ledger: Path, copy: Path) -> None:
             still.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
             found = still.execute("PRAGMA quick_check(1)").fetchall()
     except sqlite3.DatabaseError as error:
-        raise _damaged(ledger) from error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise _damaged(ledger) from error
+        raise OSError(errno.EIO, str(error)) from error  # a full disk, say: the ledger itself is sound
     if found != [("ok",)]:
         raise _damaged(ledger)
 
@@ -127,10 +161,30 @@ def _damaged(ledger: Path) -> Corrupt:
     )
 
 
-def _named(ledger: Path) -> tuple[list[str], list[str]]:
+def _incomplete(folder: Path, name: str) -> _Incomplete:
+    """`name` is that of a file of members or of a plan."""
+    kind, sync, file = name.split("/")
+    mend = f"headgate state reset {sync} --members N --reason ..."
+    if kind == "plans":
+        mend = f"headgate plan {sync}; or, where a run was interrupted, {mend}"
+    return _Incomplete(
+        f"{file} of '{sync}' is missing in {folder / kind}, and the ledger needs it: nothing was backed up",
+        fix=f"put it back from an earlier backup, or go on without it: {mend}",
+    )
+
+
+def _named(ledger: Path, at: float) -> tuple[set[str], set[str], list[str]]:
+    """The files that a ledger names; those of them that it needs at that time, to go on; and places elsewhere.
+
+    It needs the current members, the plans that may be delivered yet, and those of open runs. What else it names
+    may have been deleted for its age, or was never there.
+    """
     with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
-        names = [row[0] for row in connection.execute(_NAMED) if _NAME.fullmatch(row[0])]
-        return names, [row[0] for row in connection.execute(_PLACES)]
+        named, needed = (
+            {row[0] for row in connection.execute(query, {"at": at}) if _NAME.fullmatch(row[0])}
+            for query in (_NAMED, _NEEDED)
+        )
+        return named, needed, [row[0] for row in connection.execute(_PLACES)]
 
 
 def _packed(archive: zipfile.ZipFile, name: str, path: Path) -> str:
@@ -167,12 +221,14 @@ def read_backup(path: Path) -> Manifest:
                     if _through(file, None) != recorded:
                         raise _altered(path, f"{name} is not what was backed up")
     except OSError as error:
+        if error.errno == errno.EINVAL:  # it says that something begins before the file does
+            raise _altered(path, "it is not a whole archive") from error
         raise StateError(
             f"the backup {path} cannot be read: {(error.strerror or 'the disk failed').lower()}",
             code="HG347",
             fix="name a file that `headgate state backup` wrote; nothing was changed",
         ) from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, KeyError, TypeError) as error:
+    except _NOT_WHOLE as error:
         raise _altered(path, "it is not a whole archive") from error
     if manifest.schema > HEAD:
         raise StateError(
@@ -184,6 +240,8 @@ def read_backup(path: Path) -> Manifest:
 
 
 def _manifest(archive: zipfile.ZipFile) -> Manifest:
+    if any(info.compress_type not in _PACKED for info in archive.infolist()):
+        raise ValueError("packed as no backup is")  # another unpacker may fail with the error of a disk
     plain = json.loads(archive.read(_MANIFEST))
     manifest = Manifest(**{**plain, "elsewhere": tuple(plain["elsewhere"])})
     if manifest.format != _FORMAT or _LEDGER not in manifest.files:
@@ -199,6 +257,22 @@ def _altered(path: Path, what: str) -> Corrupt:
         code="HG348",
         fix="take an older one",
     )
+
+
+def refuse_incomplete(path: Path, manifest: Manifest, folder: Path) -> None:
+    """Raise `Corrupt` HG348 where an archive that was read lacks a file that its ledger needs.
+
+    The ledger is in `folder` for as long as that is looked at.
+    """
+    copy = folder / f".{_LEDGER}.tmp"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_LEDGER) as source, copy.open("wb") as target:
+            _through(source, target)
+        _, needed, _ = _named(copy, manifest.made_at)
+    finally:
+        copy.unlink(missing_ok=True)
+    for name in sorted(needed - manifest.files.keys()):
+        raise _altered(path, f"{name} is not in it, and its ledger needs it")
 
 
 def extract(path: Path, folder: Path, manifest: Manifest) -> Iterator[str]:

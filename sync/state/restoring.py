@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 from sync.errors import StateError
 from sync.faultpoints import reached
 from sync.state import tables
-from sync.state.backup import Manifest, extract
+from sync.state.backup import Manifest, extract, refuse_incomplete
 from sync.state.database import Database, upsert
 from sync.state.leases import Record
 from sync.state.members import publish
@@ -59,13 +59,15 @@ def restore(
     """Put the archive's content into the folder; returns the syncs that were paused, and where the old state is.
 
     `pause` is the reason to pause every sync that has sent anything with; none is where it is empty. Raises
-    `StateError` HG349 where a state is there and it is not to go `over` it, or a process has it open.
+    `StateError` HG349 where a state is there and it is not to go `over` it, or a process has it open; before that
+    `Corrupt` HG348 where the archive lacks what its ledger needs.
     """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    refuse_incomplete(archive, manifest, folder)
     mark = folder / _MARK
     if not mark.exists():
         if (folder / "ledger.db").exists():
             _refuse_live(folder, over=over)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _note(mark, _ASIDE, stamp)
         reached("restore.marked")
     step, stamp = json.loads(mark.read_text(encoding="utf-8"))

@@ -396,6 +396,14 @@ def test_forgetting_the_members_needs_their_number_and_sends_everybody_again(syn
     assert synced.json("audit", "search", "--action", "state.*")["events"][0]["data"]["reason"] == "new CRM"
 
 
+def test_the_members_of_a_sync_that_no_mapping_has_any_more_can_be_forgotten(synced):
+    synced.mapping("crm-vip-2026")
+
+    reset = ("state", "reset", "--reason", "it is gone", "--members", "400")
+    assert synced.json(*reset, "crm-vip")["members"] == 400
+    assert synced.json(*reset, "crm-nobody", exits=2)["error"]["code"] == "HG191"
+
+
 def test_a_renamed_sync_takes_over_its_members_and_sends_nothing(synced):
     synced.mapping("crm-vip-2026")
     synced.crm.requests.clear()
