@@ -343,13 +343,16 @@ class Execution:
     # --- runs that send nothing ---------------------------------------------------------------------------
 
     def _unchanged(self, difference: Difference) -> SyncReport:
-        """Nothing to send. Green, unless records that were rejected before still wait."""
+        """Nothing to send. Green, unless records that were rejected before still wait.
+
+        The run is kept as any other; the audit log, which grows for ever, is for what somebody did.
+        """
         self.state.add_refresh(self.keeper.lease, replace(difference.seen.refresh, accepted=True))
         self._settle_rejected(difference)
         waiting = difference.diff.backed_off
         status = RunStatus.COMPLETED_WITH_ERRORS if waiting else RunStatus.COMPLETED
         run = self.running.new_run(None, status, finished=self.state.now())
-        self.state.add_run(run, [self.running.event(f"run.{status}", run.id, requests=0)])
+        self.state.add_run(run)
         return self._report(str(status), difference, run=run.id)
 
     def _hold(self, plan: Plan) -> SyncReport:
