@@ -60,7 +60,6 @@ class Webhooks:
         if secret is None:
             return Answer(404, "there is no such webhook")
         if not _is_signed(secret, signature or "", body):
-            log.warning("webhook_refused", webhook=name)
             return Answer(401, "the signature is not that of the body")
         try:
             event = orjson.loads(body)

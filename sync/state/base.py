@@ -7,7 +7,7 @@ on. Each method is one transaction. Times are seconds since the epoch, UTC.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sync.sdk.nouns import Job, Op, Status
@@ -76,9 +76,17 @@ class StateReader(ABC):
 
     @abstractmethod
     def plans(
-        self, sync: str | None = None, *statuses: PlanStatus, limit: int = 50, before: str | None = None
+        self,
+        sync: str | None = None,
+        *statuses: PlanStatus,
+        among: Collection[str] | None = None,
+        limit: int = 50,
+        before: str | None = None,
     ) -> list[Plan]:
-        """Plans, newest first, those older than the plan `before`; all statuses where none is named."""
+        """Plans, newest first, those older than the plan `before`; all statuses where none is named.
+
+        `among` are the syncs that may be looked at.
+        """
 
     @abstractmethod
     def approvals(self, plan: str) -> list[Approval]:
@@ -89,8 +97,15 @@ class StateReader(ABC):
         """One run."""
 
     @abstractmethod
-    def runs(self, sync: str | None = None, *, limit: int = 20, before: str | None = None) -> list[Run]:
-        """Runs, newest first, those older than the run `before`."""
+    def runs(
+        self,
+        sync: str | None = None,
+        *,
+        among: Collection[str] | None = None,
+        limit: int = 20,
+        before: str | None = None,
+    ) -> list[Run]:
+        """Runs, newest first, those older than the run `before`; `among` are the syncs that may be looked at."""
 
     @abstractmethod
     def last_ended(self, sync: str) -> int:

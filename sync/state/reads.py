@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -75,6 +75,20 @@ def find_plan(connection: sa.Connection, name: str) -> sa.Row[Any] | None:
     prefix = plan.digest.startswith(name.lower(), autoescape=True)
     found = connection.execute(select(tables.plan).where(prefix).limit(2)).all()
     return found[0] if len(found) == 1 else None
+
+
+def _newest(
+    table: sa.Table, sync: str | None, among: Collection[str] | None, limit: int, before: str | None
+) -> sa.Select[Any]:
+    """Rows of runs or plans, newest first, those older than the one with the id `before`."""
+    query = select(table).order_by(table.c.seq.desc()).limit(limit)
+    if sync is not None:
+        query = query.where(table.c.sync == sync)
+    if among is not None:
+        query = query.where(table.c.sync.in_(among))
+    if before is not None:
+        query = query.where(table.c.seq < select(table.c.seq).where(table.c.id == before).scalar_subquery())
+    return query
 
 
 class LedgerReader(StateReader):
@@ -163,17 +177,18 @@ class LedgerReader(StateReader):
         return None if row is None else rows.plan(row)
 
     def plans(
-        self, sync: str | None = None, *statuses: PlanStatus, limit: int = 50, before: str | None = None
+        self,
+        sync: str | None = None,
+        *statuses: PlanStatus,
+        among: Collection[str] | None = None,
+        limit: int = 50,
+        before: str | None = None,
     ) -> list[Plan]:
         """Plans, newest first."""
         table = tables.plan
-        query = select(table).order_by(table.c.seq.desc()).limit(limit)
-        if sync is not None:
-            query = query.where(table.c.sync == sync)
+        query = _newest(table, sync, among, limit, before)
         if statuses:
             query = query.where(table.c.status.in_([s.value for s in statuses]))
-        if before is not None:
-            query = query.where(table.c.seq < select(table.c.seq).where(table.c.id == before).scalar_subquery())
         return self._all(query, rows.plan)
 
     def approvals(self, plan: str) -> list[Approval]:
@@ -191,12 +206,16 @@ class LedgerReader(StateReader):
         """One run."""
         return self._one(select(tables.run).where(_run.id == id), rows.run)
 
-    def runs(self, sync: str | None = None, *, limit: int = 20, before: str | None = None) -> list[Run]:
+    def runs(
+        self,
+        sync: str | None = None,
+        *,
+        among: Collection[str] | None = None,
+        limit: int = 20,
+        before: str | None = None,
+    ) -> list[Run]:
         """Runs, newest first."""
-        query = select(tables.run).order_by(_run.seq.desc()).limit(limit)
-        if before is not None:
-            query = query.where(_run.seq < select(_run.seq).where(_run.id == before).scalar_subquery())
-        return self._all(query if sync is None else query.where(_run.sync == sync), rows.run)
+        return self._all(_newest(tables.run, sync, among, limit, before), rows.run)
 
     def last_ended(self, sync: str) -> int:
         """The number of the newest run that has ended; 0 where none has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ TICKS_WITHIN = 60.0
 """Seconds by which a tick may be late."""
 _KEPT_S = 2.0
 """Seconds for which it is not tried again whether the ledger can be written."""
+_SLOW_S = 5.0
+"""Seconds within which it is written, or it counts as one that cannot be."""
 
 
 class Ticking(Protocol):
@@ -74,7 +77,9 @@ class Vitals:
         self.clock, self.pulse = clock, pulse
         self._ledger, self._stopping = ledger, stopping
         self._lock = threading.Lock()
-        self._written: tuple[float, Check] = (float("-inf"), Check("ledger", ok=False))
+        self._tried = -math.inf  # when it was last tried whether the ledger can be written
+        self._since = math.inf  # since when it is being tried
+        self._written = Check("ledger", ok=False, why="it is being tried for the first time")
 
     def alive(self) -> list[Check]:
         """Is there any sense in letting the process go on."""
@@ -101,12 +106,19 @@ class Vitals:
         return Check("files", not code, why if code else "")
 
     def _writes(self) -> Check:
-        with self._lock:
-            at, check = self._written
-            if time.monotonic() - at >= _KEPT_S:
-                check = self._write()
-                self._written = (time.monotonic(), check)
-            return check
+        """Nobody waits for a write that somebody else tries: whoever asks meanwhile is given the last answer."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if time.monotonic() - self._tried >= _KEPT_S:
+                    self._since = time.monotonic()
+                    self._written = self._write()
+                    self._tried = time.monotonic()
+            finally:
+                self._since = math.inf
+                self._lock.release()
+        elif (lasts := time.monotonic() - self._since) > _SLOW_S:
+            return Check("ledger", ok=False, why=f"it has been written for {lasts:.0f}s")
+        return self._written
 
     def _write(self) -> Check:
         try:

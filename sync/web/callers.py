@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from sync.engine.job import SyncJob
 from sync.selection import Candidate, covers
@@ -19,7 +22,19 @@ from sync.state.access import Scope, Token
 from sync.web.problems import Refused
 from sync.web.site import Site
 
-__all__ = ["Approves", "Caller", "Failures", "Reads", "Runs", "SeesSamples", "needs"]
+__all__ = [
+    "Approves",
+    "Authenticated",
+    "Caller",
+    "Failures",
+    "Reads",
+    "Runs",
+    "SeesSamples",
+    "let_in",
+    "needs",
+    "token_of",
+    "turned_away",
+]
 
 log = structlog.get_logger("headgate.web")
 
@@ -28,9 +43,9 @@ _FIX = "send a valid one: Authorization: Bearer hg_..."
 
 
 class Failures:
-    """Requests without a valid token, by address: `most` at once, and one more every `each` seconds.
+    """Requests without a valid token or signature, by address: `most` at once, and one more every `each` seconds.
 
-    Guessing a token is hopeless at any speed; this keeps the log and the ledger quiet. Whoever has a valid token
+    Guessing one is hopeless at any speed; this keeps the log and the ledger quiet. Whoever has a valid token
     is let in all the same: an address may be that of a proxy.
     """
 
@@ -76,41 +91,73 @@ class Caller:
             raise Refused(404, "HG806", "there is no such sync", fix="/api/v1/syncs has their names")
         return job
 
+    @property
+    def syncs(self) -> list[str] | None:
+        """The names of the syncs of which it may see what is remembered.
+
+        None is all, those too that are not in the project any more.
+        """
+        return [job.name for job in self.jobs()] if self.token.syncs else None
+
     def sees(self, name: str) -> bool:
-        """May it see what is remembered of this sync, which may not be in the project any more."""
-        job = self.site.jobs().get(name)
-        return self._covers(job) if job is not None else not self.token.syncs
+        """May it see what is remembered of this sync."""
+        return self.syncs is None or name in self.syncs
 
     def _covers(self, job: SyncJob) -> bool:
         return covers(self.token.syncs, Candidate(job.cohort, job.sync))
 
 
-def needs(scope: Scope) -> Callable[..., Caller]:
-    """What lets requests in whose token has this scope; for `fastapi.Depends`."""
+class Authenticated(APIRoute):
+    """A route that knows the token before it reads the body: it waits for no word of a stranger's."""
 
-    def caller(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-    ) -> Caller:
-        site: Site = request.app.state.site
-        token = site.access.known(given.credentials) if given is not None else None
-        if token is None:
-            raise _unknown(request)
-        if scope not in token.scopes:
-            raise Refused(403, "HG805", "the token may not do this", fix="make one with the scope it needs")
-        return Caller(token, site)
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The framework's, with that before it."""
+        handle = super().get_route_handler()
+
+        async def known(request: Request) -> Response:
+            request.state.token = await run_in_threadpool(token_of, request)
+            return await handle(request)
+
+        return known
+
+
+def token_of(request: Request) -> Token:
+    """The valid token of a request. Raises `Refused`."""
+    site: Site = request.app.state.site
+    scheme, given = get_authorization_scheme_param(request.headers.get("Authorization"))
+    token = site.access.known(given) if scheme.lower() == "bearer" else None
+    if token is None:
+        refused = Refused(401, "HG804", "no valid token", fix=_FIX, headers={"WWW-Authenticate": "Bearer"})
+        raise turned_away(request, refused, "token_refused")
+    return token
+
+
+def let_in(site: Site, token: Token, scope: Scope) -> Caller:
+    """The caller, whose token has this scope. Raises `Refused`."""
+    if scope not in token.scopes:
+        raise Refused(403, "HG805", "the token may not do this", fix="make one with the scope it needs")
+    return Caller(token, site)
+
+
+def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
+    """What lets requests in whose token has this scope; for `fastapi.Depends`, in an `Authenticated` route."""
+
+    async def caller(request: Request, _: Annotated[object, Depends(_BEARER)]) -> Caller:
+        return let_in(request.app.state.site, request.state.token, scope)
 
     return caller
 
 
-def _unknown(request: Request) -> Refused:
+def turned_away(request: Request, refused: Refused, event: str, **told: str) -> Refused:
+    """What to answer to a stranger: the refusal, which the log hears of, until there are too many of them."""
     failures: Failures = request.app.state.failures
     address = request.client.host if request.client is not None else ""
     wait = failures.count(address)
     if wait:
         headers = {"Retry-After": str(int(wait) + 1)}
-        return Refused(429, "HG809", "too many requests without a valid token", fix=_FIX, headers=headers)
-    log.warning("token_refused", address=address)
-    return Refused(401, "HG804", "no valid token", fix=_FIX, headers={"WWW-Authenticate": "Bearer"})
+        return Refused(429, "HG809", "too many requests that are refused", fix=refused.fix, headers=headers)
+    log.warning(event, address=address, **told)
+    return refused
 
 
 Reads = Annotated[Caller, Depends(needs(Scope.READ))]

@@ -6,7 +6,9 @@ Browsers are told to do nothing with the answers, and get no leave to read them 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -26,8 +28,13 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MOST = 64 * 1024
 """Bytes of a request's body."""
-PATIENCE = 10.0
-"""Seconds between two pieces of a request's body."""
+PATIENCE = 15.0
+"""Seconds within which a request's body has to come, however many pieces it comes in."""
+AT_A_TIME = 64
+"""Requests that are under way at a time; half of them from one address."""
+
+_ALWAYS = "/healthz"
+"""Answered however busy we are: whoever asks may end the daemon where nobody answers."""
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -45,8 +52,11 @@ class Guard:
     its own (DNS rebinding), but not under an address.
     """
 
-    def __init__(self, app: App, hosts: tuple[str, ...] = (), *, patience: float = PATIENCE) -> None:
-        self._app, self._patience = app, patience
+    def __init__(
+        self, app: App, hosts: tuple[str, ...] = (), *, patience: float = PATIENCE, at_a_time: int = AT_A_TIME
+    ) -> None:
+        self._app, self._patience, self._at_a_time = app, patience, at_a_time
+        self._under_way = Counter[str]()  # requests by address
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -68,7 +78,8 @@ class Guard:
         try:
             refused = self._refusal(scope)
             if refused is None:
-                await self._app(scope, rest, sending)
+                with self._counted(_address(scope)):
+                    await self._app(scope, rest, sending)
         except Exception as error:  # noqa: BLE001 - a bug: its words may hold anything, so only its name is told
             log.error("internal", code="HG900", why=f"internal error: {type(error).__name__}")
             refused = (500, "HG900", f"internal error: {type(error).__name__}")
@@ -82,18 +93,35 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MOST:
             return 413, "HG808", "the body is too large"
+        if scope["path"] != _ALWAYS and self._busy(_address(scope)):
+            return 503, "HG815", "too many requests are under way"
         return None
+
+    def _busy(self, address: str) -> bool:
+        return self._under_way.total() >= self._at_a_time or self._under_way[address] >= self._at_a_time // 2
+
+    @contextmanager
+    def _counted(self, address: str) -> Iterator[None]:
+        self._under_way[address] += 1
+        try:
+            yield
+        finally:
+            self._under_way -= Counter([address])  # which forgets an address that has none
 
     def _known(self, called: str) -> bool:
         host = called.rpartition("]")[0].removeprefix("[") if called.startswith("[") else called.partition(":")[0]
         return host.lower() in self._hosts or is_literal(host)
 
 
+def _address(scope: Message) -> str:
+    return scope["client"][0] if scope["client"] else ""
+
+
 class _Body:
     """A request's body in pieces, no more of it than may be, and no slower."""
 
     def __init__(self, receive: Receive, patience: float) -> None:
-        self._receive, self._patience = receive, patience
+        self._receive, self._until = receive, asyncio.get_running_loop().time() + patience
         self._had, self.whole = 0, False
 
     async def __call__(self) -> Message:
@@ -101,7 +129,8 @@ class _Body:
         if self.whole:  # what comes now is that the caller went away
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._patience)
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
         except TimeoutError:
             raise HTTPException(408) from None
         self._had += len(message.get("body", b""))

@@ -12,7 +12,7 @@ from sync.state.base import StateReader
 from sync.state.holder import alive
 from sync.state.nouns import APPROVED_PLANS, Decision, Event, Plan, PlanStatus, RequestKind
 from sync.web.asking import new_request
-from sync.web.callers import Approves, Caller, Reads, SeesSamples
+from sync.web.callers import Approves, Authenticated, Caller, Reads, SeesSamples
 from sync.web.pages import page
 from sync.web.problems import Refused
 from sync.web.shapes import (
@@ -30,7 +30,7 @@ from sync.web.shapes import (
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/plans", tags=["plans"])
+router = APIRouter(prefix="/plans", tags=["plans"], route_class=Authenticated)
 
 _Status = Annotated[PlanStatus | None, Query(description="Only plans that stand there: `held` say.")]
 
@@ -40,12 +40,12 @@ def list_plans(
     caller: Reads, sync: SyncFilter = None, status: _Status = None, limit: Limit = 50, before: Cursor = None
 ) -> PlanPage:
     """Newest first, with what the guardrails say of each."""
-    state, statuses = caller.site.state, [] if status is None else [status]
+    statuses = [] if status is None else [status]
 
-    def some(cursor: str | None) -> list[Plan]:
-        return state.plans(sync, *statuses, limit=limit, before=cursor)
+    def some(count: int) -> list[Plan]:
+        return caller.site.state.plans(sync, *statuses, among=caller.syncs, limit=count, before=before)
 
-    found, following = page(some, lambda plan: caller.sees(plan.sync), limit, before)
+    found, following = page(some, limit)
     return PlanPage(items=[_view(caller, plan) for plan in found], next=following)
 
 

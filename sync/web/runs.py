@@ -5,25 +5,24 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from sync.state.nouns import Run
-from sync.web.callers import Reads
+from sync.web.callers import Authenticated, Reads
 from sync.web.pages import page
 from sync.web.problems import Refused
 from sync.web.shapes import Cursor, Id, Limit, RunPage, RunView, SyncFilter
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=Authenticated)
 
 
 @router.get("", summary="List runs")
 def list_runs(caller: Reads, sync: SyncFilter = None, limit: Limit = 50, before: Cursor = None) -> RunPage:
     """Newest first."""
-    state = caller.site.state
 
-    def some(cursor: str | None) -> list[Run]:
-        return state.runs(sync, limit=limit, before=cursor)
+    def some(count: int) -> list[Run]:
+        return caller.site.state.runs(sync, among=caller.syncs, limit=count, before=before)
 
-    found, following = page(some, lambda run: caller.sees(run.sync), limit, before)
+    found, following = page(some, limit)
     return RunPage(items=[RunView.of(run) for run in found], next=following)
 
 

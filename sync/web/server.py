@@ -24,6 +24,7 @@ __all__ = ["bound", "serving"]
 log = structlog.get_logger("headgate.web")
 
 _HEAD_WITHIN = 10.0  # seconds a client may take for a request's first lines
+_CONNECTIONS = 256  # at a time, and half of them from one address; more are closed unheard
 _DRAIN = 5  # seconds that answers under way are waited for
 
 
@@ -67,7 +68,6 @@ def serving(app: App, listener: socket.socket) -> Iterator[Address]:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=64,
         timeout_graceful_shutdown=_DRAIN,
     )
     server = uvicorn.Server(config)
@@ -83,19 +83,28 @@ def serving(app: App, listener: socket.socket) -> Iterator[Address]:
 
 
 class _Impatient(H11Protocol):
-    """Closes connections that do not get on with the first lines of their request."""
+    """Closes connections that do not get on with the first lines of their request, and those that are too many."""
 
     _timer: asyncio.TimerHandle | None = None
     _seen: Any = None  # the request that was the last one when we looked before
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if self._crowded:
+            transport.close()
         self._timer = self.loop.call_later(_HEAD_WITHIN, self._hurry)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._timer is not None:
             self._timer.cancel()
+
+    @property
+    def _crowded(self) -> bool:
+        """Are there too many connections with this one. One address leaves room for others."""
+        connections: Any = self.connections
+        hosts = [one.client and one.client[0] for one in connections]
+        return len(hosts) > _CONNECTIONS or hosts.count(self.client and self.client[0]) > _CONNECTIONS // 2
 
     def _hurry(self) -> None:
         """Look at the connection every so often: has it a request, or had it one since."""

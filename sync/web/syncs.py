@@ -10,7 +10,7 @@ from sync.engine.job import SyncJob
 from sync.health import standing
 from sync.state.nouns import Event, RequestKind
 from sync.web.asking import IdempotencyKey, ask, view
-from sync.web.callers import Caller, Reads, Runs
+from sync.web.callers import Authenticated, Caller, Reads, Runs
 from sync.web.problems import Refused
 from sync.web.shapes import (
     Asked,
@@ -29,7 +29,7 @@ from sync.web.shapes import (
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/syncs", tags=["syncs"])
+router = APIRouter(prefix="/syncs", tags=["syncs"], route_class=Authenticated)
 
 
 @router.get("", summary="List syncs")

@@ -6,11 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from sync.state.access import Scope
 from sync.telemetry.vitals import answer
-from sync.web.callers import needs
+from sync.web.callers import let_in, token_of
 from sync.web.problems import Refused
 from sync.web.site import Site
 
@@ -18,19 +17,16 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
-_BEARER = HTTPBearer(auto_error=False)
-_reads = needs(Scope.READ)
-
 
 def _site(request: Request) -> Site:
     site: Site = request.app.state.site
     return site
 
 
-def _scraped(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Site:
+def _scraped(request: Request) -> Site:
     """The site whose metrics the caller may read: they are about all syncs."""
     site = _site(request)
-    if not site.open_metrics and _reads(request, given).token.syncs:
+    if not site.open_metrics and let_in(site, token_of(request), Scope.READ).token.syncs:
         raise Refused(403, "HG805", "metrics are about all syncs, and the token is for some", fix=_FIX)
     return site
 
@@ -39,8 +35,12 @@ _FIX = "make one that is not limited to syncs: headgate token create prometheus 
 
 
 @router.get("/healthz")
-def healthz(site: Annotated[Site, Depends(_site)]) -> Response:
-    """Is the process worth keeping. Without a token: it tells nothing but that."""
+async def healthz(request: Request) -> Response:
+    """Is the process worth keeping. Without a token: it tells nothing but that.
+
+    It reads and writes nothing and takes no thread, so that nothing that hangs keeps it waiting.
+    """
+    site = _site(request)
     status, document = answer(site.vitals.alive() if site.vitals is not None else [])
     return JSONResponse(document, status)
 

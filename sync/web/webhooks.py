@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request
 
+from sync.secrets import SecretError
+from sync.web.callers import turned_away
 from sync.web.problems import Refused
 from sync.web.site import Site
 
@@ -13,7 +15,7 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False)
 
-_CODES = {400: "HG803", 401: "HG814", 404: "HG806", 413: "HG808"}
+_CODES = {400: "HG803", 404: "HG806", 413: "HG808"}
 
 
 async def _body(request: Request) -> bytes:
@@ -29,7 +31,15 @@ def receive(
 ) -> dict[str, Any]:
     """Take an event, or say why not."""
     site: Site = request.app.state.site
-    status, message, syncs = site.hear(name, authorization, body)
+    try:
+        status, message, syncs = site.hear(name, authorization, body)
+    except SecretError as error:  # where the secret should be is for the log, not for strangers
+        refused = Refused(503, "HG816", "events cannot be judged now")
+        raise turned_away(
+            request, refused, "webhook_deaf", webhook=name, code=error.code, why=error.message
+        ) from None
+    if status == 401:
+        raise turned_away(request, Refused(401, "HG814", message), "webhook_refused", webhook=name)
     if status != 200:
         raise Refused(status, _CODES[status], message)
     return {"message": message, "syncs": syncs}

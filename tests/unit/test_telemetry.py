@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from sync.state.ledger import Ledger, open_ledger
 from sync.telemetry.datasets import read_by, written_by
 from sync.telemetry.metrics import Metrics
 from sync.telemetry.names import METRICS, MetricName
-from sync.telemetry.vitals import Pulse, Vitals, answer
+from sync.telemetry.vitals import Check, Pulse, Vitals, answer
 
 ROOT = Path(__file__).parent.parent.parent
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
@@ -253,6 +254,24 @@ def test_a_ledger_that_cannot_be_written_is_not_ready(ledger: Ledger, monkeypatc
 
     assert failing(vitals.ready()) == ["ledger"]
     assert "HG313" in str(answer(vitals.ready()))
+
+
+def test_nobody_waits_for_a_ledger_that_somebody_else_tries_to_write(ledger: Ledger, monkeypatch) -> None:
+    vitals, writing, go = Vitals(ledger, Clock(), Pulse()), threading.Event(), threading.Event()
+    vitals.ready()
+    real = time.monotonic
+    monkeypatch.setattr(ledger, "write_nothing", lambda: (writing.set(), go.wait(10)))
+    monkeypatch.setattr("sync.telemetry.vitals.time.monotonic", lambda: real() + 30)
+    first = threading.Thread(target=vitals.ready)
+    first.start()
+    assert writing.wait(10)
+
+    assert vitals.ready()[-1] == Check("ledger", ok=True)
+    monkeypatch.setattr("sync.telemetry.vitals.time.monotonic", lambda: real() + 60)
+    assert vitals.ready()[-1] == Check("ledger", ok=False, why="it has been written for 30s")
+    go.set()
+    first.join(10)
+    assert vitals.ready()[-1] == Check("ledger", ok=True)
 
 
 def test_writing_nothing_writes_and_changes_nothing(ledger: Ledger) -> None:

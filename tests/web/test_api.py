@@ -361,6 +361,17 @@ def test_a_token_sees_its_syncs_and_nothing_of_the_others(shared: Api, selector:
     assert client.get("/syncs/retired/requests/api-1").status_code == 404
 
 
+def test_a_token_is_not_told_by_the_next_page_of_what_it_may_not_see(api: Api) -> None:
+    everything, small = api.client(*EVERYTHING), api.client("read", syncs=["other-*"])
+    for _ in range(2):
+        held(api, everything)
+
+    for path in ("/runs", "/plans"):
+        for query in ({"sync": SYNC}, {"sync": "no-such-sync"}, {}):
+            assert small.get(path, limit=1, **query).json() == {"items": [], "next": None}
+    assert everything.get("/runs", limit=1).json()["next"]
+
+
 def test_wrong_tokens_are_counted_by_address_and_valid_ones_still_work(api: Api) -> None:
     good, bad = api.client("read"), api.client()
 

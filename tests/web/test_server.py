@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from fastapi import FastAPI
 from sync.address import Address, parse_address
 from sync.engine.job import EngineSettings
 from sync.errors import StateError
+from sync.secrets import SecretError
 from sync.state.ledger import open_ledger
 from sync.web import server
 from sync.web.app import guarded_app, make_app
@@ -154,6 +157,120 @@ def test_a_client_that_never_ends_its_body_is_let_go(site):
         one.settimeout(10)
 
         assert one.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_comes_in_drips_has_no_more_time_than_another(site):
+    with (
+        serving(Guard(with_echo(site), patience=0.3), bound(HERE)) as address,
+        socket.create_connection((address.host, address.port)) as one,
+    ):
+        one.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n[")
+        one.settimeout(0.05)
+        answer = b""
+        for _ in range(200):
+            try:
+                answer = one.recv(1000)
+                break
+            except TimeoutError:
+                one.sendall(b" ")
+
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("token", ["", f"Authorization: Bearer hg_{'0' * 8}_{'x' * 43}\r\n"])
+def test_no_word_of_whoever_has_no_token_is_waited_for(client, token):
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as one:
+        head = f"POST /api/v1/syncs/vip/runs HTTP/1.1\r\nHost: localhost\r\n{token}Content-Length: 500\r\n"
+        one.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
+        one.settimeout(5)
+
+        assert one.recv(1000).startswith(b"HTTP/1.1 401 ")
+
+
+def test_one_address_leaves_room_for_others_and_health_is_always_told(site):
+    app, asked, go = make_app(site), threading.Semaphore(0), threading.Event()
+
+    @app.get("/slow")
+    def slow() -> None:
+        asked.release()
+        go.wait(20)
+
+    def occupied(address: Address, source: str) -> socket.socket:
+        one = socket.create_connection((address.host, address.port), source_address=(source, 0))
+        one.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert asked.acquire(timeout=10)
+        return one
+
+    with serving(Guard(app, at_a_time=4), bound(HERE)) as address, ExitStack() as ends:
+        ends.callback(go.set)
+        client = ends.enter_context(httpx.Client(base_url=f"http://{address}", timeout=10))
+        for _ in range(2):
+            ends.enter_context(occupied(address, "127.0.0.1"))
+        full = client.get("/nowhere")
+        for _ in range(2):
+            ends.enter_context(occupied(address, "127.0.0.2"))
+
+        assert (full.status_code, full.json()["code"]) == (503, "HG815")
+        assert full.headers["content-type"] == "application/problem+json"
+        assert client.get("/healthz").status_code == 200
+
+
+def test_connections_of_one_address_that_say_nothing_leave_room_for_others(site, monkeypatch):
+    monkeypatch.setattr(server, "_CONNECTIONS", 4)
+    with serving(guarded_app(site), bound(HERE)) as address, ExitStack() as ends:
+        for _ in range(3):
+            one = ends.enter_context(socket.create_connection((address.host, address.port)))
+        one.settimeout(5)
+        assert one.recv(1) == b""
+        transport = httpx.HTTPTransport(local_address="127.0.0.2")
+        client = ends.enter_context(httpx.Client(base_url=f"http://{address}", transport=transport))
+
+        assert client.get("/healthz").status_code == 200
+
+
+def test_health_is_told_while_every_thread_is_taken(site):
+    app, asked, go = make_app(site), threading.Semaphore(0), threading.Event()
+
+    @app.get("/slow")
+    def slow() -> None:
+        asked.release()
+        go.wait(20)
+
+    with serving(Guard(app, at_a_time=200), bound(HERE)) as address, ExitStack() as ends:
+        ends.callback(go.set)
+        for _ in range(45):
+            one = ends.enter_context(socket.create_connection((address.host, address.port)))
+            one.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(40):
+            assert asked.acquire(timeout=10)
+
+        assert httpx.get(f"http://{address}/healthz", timeout=10).status_code == 200
+
+
+def test_a_webhook_whose_secret_is_gone_tells_strangers_nothing_and_the_log_seldom(site, capfd):
+    def hear(*_: object) -> tuple[int, str, tuple[str, ...]]:
+        raise SecretError("there is no file:secrets/acme/dbt")
+
+    answers, log = told_by_webhook(replace(site, hear=hear), capfd)
+
+    assert [a.status_code for a in answers[:20]] == [503] * 20
+    assert answers[-1].status_code == 429
+    assert "secret" not in "".join(a.text for a in answers)
+    assert log.count("webhook_deaf") == log.count("file:secrets/acme/dbt") == 20
+
+
+def test_events_that_are_not_signed_do_not_fill_the_log(site, capfd):
+    answers, log = told_by_webhook(replace(site, hear=lambda *_: (401, "not signed", ())), capfd)
+
+    assert [(a.status_code, a.json()["code"]) for a in answers] == [(401, "HG814")] * 20 + [(429, "HG809")] * 5
+    assert log.count("webhook_refused") == 20
+
+
+def told_by_webhook(site: Site, capfd: pytest.CaptureFixture[str]) -> tuple[list[httpx.Response], str]:
+    """Answers to 25 events from one address, and what the log has of them."""
+    with serving(guarded_app(site), bound(HERE)) as address, httpx.Client(base_url=f"http://{address}") as client:
+        answers = [client.post("/webhooks/cloud", content=b"{}") for _ in range(25)]
+    return answers, "".join(capfd.readouterr())
 
 
 def test_an_answer_under_way_is_finished_before_it_ends(site):
