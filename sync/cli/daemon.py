@@ -15,7 +15,7 @@ import click
 
 from sync.cli import http, output
 from sync.cli.context import Session, opened
-from sync.cli.daemon_files import ProjectFiles
+from sync.cli.daemon_files import ProjectFiles, state_folder
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.run import finish
@@ -73,9 +73,8 @@ def command(options: Options, workers: int | None, once: bool, listen: str | Non
 def _health(options: Options) -> int:
     """What a container's health check asks: has the daemon's main thread gone round lately."""
     from sync.daemon.pulse import FRESH, since
-    from sync.settings import load_settings
 
-    ago = since(load_settings(options.project).state_folder)
+    ago = since(state_folder(options.project))
     well = ago is not None and ago <= FRESH
     if options.json:
         silent = None if ago is None else round(ago, 1)

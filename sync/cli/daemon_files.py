@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
+import tomllib
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from sync.engine.job import SyncJob
     from sync.project import Project
 
-__all__ = ["ProjectFiles", "refused"]
+__all__ = ["ProjectFiles", "refused", "state_folder"]
 
 
 class ProjectFiles:
@@ -76,12 +79,12 @@ class ProjectFiles:
             Refusal.withdraw(self._folder)
 
 
-def refused(root: Path, state_folder: Path | None = None) -> Problem | None:
-    """A daemon that refused the files as they are now, as a warning; `state_folder` where config.toml was read."""
+def refused(root: Path, folder: Path | None = None) -> Problem | None:
+    """A daemon that refused the files as they are now, as a warning; `folder` of the state where it is known."""
     from sync.cli import words
     from sync.state.refusal import Refusal
 
-    found = Refusal.read(state_folder or _state_folder(root))
+    found = Refusal.read(folder or state_folder(root))
     if found is None:
         return None
     more = f" (and {found.count - 1} more)" if found.count > 1 else ""
@@ -89,14 +92,31 @@ def refused(root: Path, state_folder: Path | None = None) -> Problem | None:
     return Problem("HG143", message, f"It says: {found.why[0] if found.why else '-'}{more}", warning=True)
 
 
-def _state_folder(root: Path) -> Path:
-    """Where the state is, as far as can be told of files that cannot be read."""
+def state_folder(root: Path) -> Path:
+    """Where the state is, also where config.toml or the environment has a slip elsewhere."""
+    from sync.paths import usable
     from sync.settings import StateSettings, load_settings
 
-    try:
+    with suppress(ProjectError):
         return load_settings(root).state_folder
-    except HeadgateError:
-        return root / StateSettings().path
+    path = StateSettings().path
+    said = os.environ.get("HEADGATE__STATE__PATH") or _path_in(root / "config.toml")
+    with suppress(ValueError):
+        path = usable(Path(said or path))
+    return root / path.expanduser()
+
+
+def _path_in(config: Path) -> str:
+    """What `[state] path` says, or nothing; of a file that is no TOML, that table alone is read."""
+    try:
+        text = config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    table = re.search(r"^\[state\].*?(?=^\[|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    for part in (text, table[0] if table else ""):
+        with suppress(ValueError, RecursionError, LookupError, TypeError):
+            return str(tomllib.loads(part)["state"]["path"])
+    return ""
 
 
 def _sentences(error: HeadgateError) -> Sequence[str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from sync.cli import app
 from sync.cli.context import Session, opened
 from sync.cli.daemon_files import ProjectFiles, refused
 from sync.cli.options import Options
+from sync.daemon import pulse
 from sync.errors import ProjectError, UsageError
 from sync.state.refusal import Refusal
 
@@ -97,6 +99,32 @@ def test_a_selection_that_nothing_fits_any_more_is_refused(session: Session, roo
         files.load()
 
     assert "[HG" in getattr(refused(root), "fix", "")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG + '[state]\npath = "elsewhere"\n[engine]\nmemry_limit = "1GB"\n',
+        '[state]\n# the large disk\npath = "elsewhere"\n\n' + CONFIG.replace("[destinations", "destinations"),
+        "[state\n",
+    ],
+    ids=["a wrong key", "no TOML in another table", "in the environment"],
+)
+def test_a_slip_in_config_toml_does_not_hide_the_daemon_that_works(
+    root: Path, config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "elsewhere" not in config:
+        monkeypatch.setenv("HEADGATE__STATE__PATH", "elsewhere")
+    (root / "config.toml").write_text(config)
+    pulse.beat(root / "elsewhere")
+    Refusal.write(root / "elsewhere", 0.0, ["config.toml:1:1: a slip [HG107]"])
+
+    assert app.run(["daemon", "--health", "--project", str(root)]) == 0
+    assert "sign of life" in capsys.readouterr().out
+    assert refused(root) is not None
+    (root / "config.toml").write_text("[[[")
+    monkeypatch.delenv("HEADGATE__STATE__PATH", raising=False)
+    assert app.run(["daemon", "--health", "--project", str(root)]) == 1, "where the default is, nobody works"
 
 
 def test_what_a_daemon_that_is_gone_or_nobody_wrote_is_not_shown(root: Path) -> None:
