@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sync.daemon.chores import Chore
     from sync.daemon.life import Life
     from sync.daemon.service import Daemon
+    from sync.engine.job import SyncJob
     from sync.engine.runner import Runner
 
 
@@ -90,21 +91,24 @@ def _daemon(session: Session, stop: threading.Event, workers: int | None, more: 
     from sync.daemon.service import Daemon
     from sync.daemon.supervisor import Supervisor
 
-    settings = session.project.settings.daemon
     files = ProjectFiles(session)
-    return Daemon(
-        files.load,
+
+    def load() -> list[SyncJob]:
+        jobs, settings = files.load(), session.project.settings.daemon
+        daemon.limit(workers or settings.workers, settings.stuck_after, settings.quit_after)
+        return jobs
+
+    daemon = Daemon(
+        load,
         session.ledger,
         _runner(session),
         stop=stop,
-        workers=workers or settings.workers,
-        stuck_after=settings.stuck_after,
-        quit_after=settings.quit_after,
         watch=files.looks,
         chores=[*_chores(session), *more],
         supervisor=Supervisor(),
         root=session.root,
     )
+    return daemon
 
 
 def _runner(session: Session) -> Callable[[str, str, Life], Runner]:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +24,25 @@ if TYPE_CHECKING:
 __all__ = ["ProjectFiles", "refused", "state_folder"]
 
 
+_KEPT = (
+    "state.path", "state.busy_timeout", "audit.checkpoints", "audit.every",
+    "http.listen", "http.hosts", "http.open_metrics",
+)  # fmt: skip
+"""The settings of what a daemon opens once, at its start: the ledger, the audit log, the address it listens at."""
+
+_AGAIN_S = 30.0
+
+
 class ProjectFiles:
     """Reads the files for a daemon; `session` has what is in force."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._root = session, session.root
         self._folder = session.project.settings.state_folder
+        self._kept = _values(session.project)
+        self._refused: Sequence[str] = ()
+        self._tried = 0.0
+        self._otherwise = 0  # how often files that did not change were found to be as good or bad as never before
 
     def load(self) -> list[SyncJob]:
         """Take the files over and return their syncs.
@@ -37,33 +50,56 @@ class ProjectFiles:
         Raises `ProjectError` or `UsageError`, and changes nothing, where they cannot be in force; `status` says so
         from then on.
         """
-        from sync.project import load
-
         with self._telling():
-            project = load(self._root)
-            self._refuse_moves(project)
-            project.settings.engine_settings()  # the keys of the state are there
-            options = self._session.options
-            jobs = project.jobs(select=options.select, exclude=options.exclude, disabled=True)
+            project, jobs = self._read()
         self._session.adopt(project)
         return jobs
 
-    def looks(self) -> tuple[tuple[str, int, int], ...]:
-        """What the files look like from outside: it changes when one of them does, or is committed."""
+    def looks(self) -> Hashable:
+        """What the files look like from outside: it changes when one of them does, or is committed.
+
+        Files that are refused are tried again now and then: what they lack may be elsewhere, a key or a manifest.
+        """
         settings = self._session.project.settings
         manifests = [self._root / d.type for d in settings.destinations.values() if d.type.endswith(".toml")]
         config = self._root / "config.toml"
         found = [config, *sorted((self._root / "mappings").glob("*.y*ml")), *manifests]
         if (git := repository(config)) is not None:
             found.append(git / "logs" / "HEAD")  # who changed a mapping last is known by its commit
-        return tuple(_looks(path) for path in found)
+        if self._refused and time.monotonic() - self._tried >= _AGAIN_S:
+            self._tried = time.monotonic()
+            self._otherwise += self._wrong() != self._refused
+        return self._otherwise, *(_looks(path) for path in found)
+
+    def _read(self) -> tuple[Project, list[SyncJob]]:
+        from sync.project import load
+
+        project = load(self._root)
+        self._refuse_moves(project)
+        project.settings.engine_settings()  # the keys of the state are there
+        options = self._session.options
+        return project, project.jobs(select=options.select, exclude=options.exclude, disabled=True)
+
+    def _wrong(self) -> Sequence[str]:
+        """Why the files would be refused now; nothing where they would not."""
+        try:
+            self._read()
+        except HeadgateError as error:
+            return _sentences(error)
+        return ()
 
     def _refuse_moves(self, project: Project) -> None:
-        """The ledger is open: where the state is cannot be taken over."""
-        if project.settings.state_folder != self._folder:
-            fix = "Start the daemon anew, or put it back."
-            message = "the daemon keeps its state where `path` pointed to when it started"
-            raise ProjectError([project.settings.places.problem(("state", "path"), "HG144", message, fix)])
+        """What is open stays open: its settings cannot be taken over."""
+        fix = "Start the daemon anew, or put it back."
+        moved = [
+            project.settings.places.problem(
+                tuple(name.split(".")), "HG144", f"the daemon keeps `{name}` as it was when it started", fix
+            )
+            for name, before, now in zip(_KEPT, self._kept, _values(project), strict=True)
+            if before != now
+        ]
+        if moved:
+            raise ProjectError(moved)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -72,9 +108,11 @@ class ProjectFiles:
         try:
             yield
         except HeadgateError as error:
+            self._refused, self._tried = _sentences(error), time.monotonic()
             with suppress(OSError):
-                Refusal.write(self._folder, time.time(), _sentences(error))
+                Refusal.write(self._folder, time.time(), self._refused)
             raise
+        self._refused = ()
         with suppress(OSError):
             Refusal.withdraw(self._folder)
 
@@ -117,6 +155,11 @@ def _path_in(config: Path) -> str:
         with suppress(ValueError, RecursionError, LookupError, TypeError):
             return str(tomllib.loads(part)["state"]["path"])
     return ""
+
+
+def _values(project: Project) -> list[object]:
+    settings = project.settings
+    return [getattr(getattr(settings, section), key) for section, _, key in (n.partition(".") for n in _KEPT)]
 
 
 def _sentences(error: HeadgateError) -> Sequence[str]:

@@ -72,6 +72,11 @@ class Daemon:
             *chores,
         )
 
+    def limit(self, workers: int, stuck_after: float, quit_after: float) -> None:
+        """Go on within these limits; see `Workers` and `Watchdog`."""
+        self.workers.count = workers
+        self.watchdog.after, self.watchdog.grace = stuck_after, quit_after
+
     def serve(self) -> None:
         """Tick and work until `stop` is set, then drain. Raises `ProjectError` where the files cannot be read."""
         self.clock.start()

@@ -29,15 +29,16 @@ class Watchdog:
     """
 
     def __init__(self, state: State, after: float, grace: float, quit: Callable[[int], object] = os._exit) -> None:
-        self._state, self._after, self._grace, self._quit = state, after, grace, quit
+        self.after, self.grace = after, grace
+        self._state, self._quit = state, quit
 
     def turn(self, lives: Mapping[str, Life]) -> None:
         """Look at the runs under way, by sync."""
         for name, life in lives.items():
-            if life.stuck and life.silent > self._grace:
+            if life.stuck and life.silent > self.grace:
                 log.critical("stuck_for_good", sync=name, step=life.step, exit_code=EXIT_STUCK)
                 self._quit(EXIT_STUCK)
-            elif not life.stuck and life.silent > self._after:
+            elif not life.stuck and life.silent > self.after:
                 self._end(name, life)
 
     def _end(self, name: str, life: Life) -> None:

@@ -276,7 +276,7 @@ def test_a_run_without_a_sign_of_life_is_shown_as_stuck_and_told_to_end(world: W
     ended: list[Ended] = []
     with Serving(real_daemon(world, ended, quit_after=30)) as daemon:
         until(hangs.is_set)
-        daemon.watchdog._after = 0.2
+        daemon.watchdog.after = 0.2
         until(lambda: any(life.stuck for life in daemon.workers.lives.values()))
         seen = standing(world.ledger, world.job.cohort, world.job.sync)
         released.set()
@@ -323,7 +323,7 @@ def test_waiting_on_purpose_is_a_sign_of_life(world: World, monkeypatch: pytest.
     ended: list[Ended] = []
     with Serving(real_daemon(world, ended)) as daemon:
         until(lambda: world.desk.pushes != [])
-        daemon.watchdog._after = 1.5
+        daemon.watchdog.after = 1.5
         until(lambda: ended != [], 30)
 
     assert not ended[0].stuck

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from sync.cli import app
+from sync.cli import app, daemon_files
 from sync.cli.context import Session, opened
+from sync.cli.daemon import _daemon
 from sync.cli.daemon_files import ProjectFiles, refused
 from sync.cli.options import Options
 from sync.daemon import pulse
-from sync.errors import ProjectError, UsageError
+from sync.errors import HeadgateError, ProjectError, UsageError
 from sync.state.refusal import Refusal
 
 CONFIG = """\
@@ -79,6 +83,57 @@ def test_files_that_cannot_be_read_change_nothing_and_are_shown(session: Session
     (root / "mappings" / "vips.yaml").write_text(MAPPING)
     files.load()
     assert refused(root) is None
+
+
+def test_refused_files_are_tried_again_until_what_they_lack_is_there(
+    session: Session, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_files, "_AGAIN_S", 0.0)
+    files = ProjectFiles(session)
+    (root / "config.toml").write_text(
+        CONFIG + '[state]\nkey = "file:state.key"\nprevious_keys = ["file:old.key"]\n'
+    )
+    with pytest.raises(HeadgateError):
+        files.load()
+    seen = [files.looks(), files.looks()]
+    key = base64.b64encode(bytes(32)).decode()
+    (root / "state.key").write_text(key)
+    seen.append(files.looks())
+    with pytest.raises(HeadgateError, match="old"):
+        files.load()
+    seen.append(files.looks())
+    (root / "old.key").write_text(key)
+    seen.append(files.looks())
+    files.load()
+
+    assert [a == b for a, b in pairwise([*seen, files.looks()])] == [True, False, True, False, True]
+    assert refused(root) is None
+
+
+def test_settings_of_what_a_daemon_opened_at_its_start_are_refused_by_name(session: Session, root: Path) -> None:
+    files = ProjectFiles(session)
+    (root / "config.toml").write_text(
+        CONFIG + '[state]\nbusy_timeout = "5s"\n[audit]\nevery = 7\n[http]\nlisten = "127.0.0.1:8520"\n'
+    )
+    with pytest.raises(ProjectError) as caught:
+        files.load()
+
+    assert [(p.code, p.line, p.message.split("`")[1]) for p in caught.value.problems] == [
+        ("HG144", 9, "state.busy_timeout"),
+        ("HG144", 11, "audit.every"),
+        ("HG144", 13, "http.listen"),
+    ]
+
+
+def test_limits_of_the_daemon_are_in_force_once_they_are_read(session: Session, root: Path) -> None:
+    daemon = _daemon(session, threading.Event(), None, [])
+    daemon.clock.read()
+    assert daemon.workers.count == 2
+    (root / "config.toml").write_text(CONFIG + '[daemon]\nworkers = 5\nstuck_after = "2h"\nquit_after = "9s"\n')
+    daemon.clock.look()
+    daemon.clock.look()
+
+    assert (daemon.workers.count, daemon.watchdog.after, daemon.watchdog.grace) == (5, 7200.0, 9.0)
 
 
 def test_another_state_folder_is_refused_while_the_daemon_runs(session: Session, root: Path) -> None:
