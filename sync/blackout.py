@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 __all__ = [
     "DAYS",
-    "EPOCH",
     "NEVER",
     "Blackout",
     "Window",
@@ -31,6 +30,8 @@ _DAY = 24 * 60
 _EVERY_DAY = frozenset(range(7))
 _EXAMPLES = "`22:00-06:00`, `sat,sun` or `mon-fri 08:00-18:00`"
 _TICK = timedelta(microseconds=1)
+_MOST = timedelta(days=15)
+_FAR = timedelta(days=400)  # longer than any season: what covers every week has no beginning and no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +72,39 @@ class Blackout:
         return None if end == instant else (begin, end)
 
     def over(self, instant: datetime) -> datetime:
-        """The first instant from this one on that is in no window; raises `ValueError` where none comes."""
-        at = instant
-        while ends := [found[1] for w in self.windows if (found := w.around(at)) is not None]:
+        """The first instant from this one on that is in no window, or as far as is looked for one."""
+        at, far = instant, instant + _FAR
+        while at < far and (ends := [found[1] for w in self.windows if (found := w.around(at)) is not None]):
             at = max(ends)
-            if at - instant > timedelta(days=15):
-                raise ValueError("the blackout covers the whole week: no run would ever begin")
         return at
 
+    def check(self, since: datetime) -> None:
+        """Raises `ValueError` where no run would begin for two weeks and more, at once or in the coming year.
+
+        Windows of two time zones leave time in one season and none in another, for clocks are moved.
+        """
+        weeks = 52 if len({w.zone for w in self.windows}) > 1 else 1
+        for begin in (since + timedelta(weeks=week) for week in range(weeks)):
+            if self.over(begin) - begin > _MOST:
+                raise ValueError(
+                    f"the blackout covers the whole week of {begin:%Y-%m-%d} and more: nothing would run"
+                )
+
     def _begin(self, instant: datetime) -> datetime:
-        at = instant
-        while begins := [found[0] for w in self.windows if (found := w.around(at - _TICK)) is not None]:
+        at, far = instant, instant - _FAR
+        while at > far and (
+            begins := [found[0] for w in self.windows if (found := w.around(at - _TICK)) is not None]
+        ):
             at = min(begins)
         return at
 
 
 NEVER = Blackout()
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def blackout(texts: Iterable[str], timezone: str = "UTC") -> Blackout:
-    """The windows as they are written; raises `ValueError` for one that is none, and where they leave no time."""
-    found = Blackout(tuple(window(text, timezone) for text in texts))
-    found.over(EPOCH)
-    return found
+    """The windows as they are written; raises `ValueError` for one that is none."""
+    return Blackout(tuple(window(text, timezone) for text in texts))
 
 
 def window(text: str, timezone: str = "UTC") -> Window:

@@ -174,7 +174,8 @@ class Timing(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         if waiting is not None and self.due(waiting) > after:
             return self.due(waiting)
         coming = self.slots.next_after(before)
-        return None if coming is None else self.due(coming)
+        due = self.due(coming) if coming is not None else None
+        return due if due is None or dark is None else max(due, dark[1])
 
     def _later(self, slot: datetime) -> datetime:
         """The slot with its jitter."""

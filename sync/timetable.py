@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
-from sync.blackout import EPOCH, Blackout, blackout, zone, zoned
+from sync.blackout import Blackout, blackout, zone, zoned
 from sync.checks import MappingFile
 from sync.errors import Problem
 from sync.files import Location, suggest
@@ -42,7 +43,7 @@ def check_schedules(files: Sequence[MappingFile], settings: Settings) -> Iterato
                 where: Location = ("syncs", index, "schedule")
                 tell = _teller(file.document.problem, where)
                 yield from _check_times(sync.schedule, tell)
-                yield from _check_together(sync, settings, tell)
+                yield from _check_together(sync.schedule, settings, tell)
                 yield from _check_names(sync, known, settings, tell)
     yield from _check_circles(files)
 
@@ -61,11 +62,13 @@ def _teller(problem: Tell, where: Location) -> Tell:
 
 def _check_settings(settings: Settings) -> Iterator[Problem]:
     for name, named in settings.schedules.items():
-        yield from _check_times(named, _teller(settings.places.problem, ("schedules", name)))
+        tell = _teller(settings.places.problem, ("schedules", name))
+        yield from _check_times(named, tell)
+        yield from _check_together(named, settings, tell)
     where = settings.blackout
     steps = [
         ("timezone", lambda: zone(where.timezone)),
-        ("windows", lambda: blackout(where.windows, where.timezone)),
+        ("windows", lambda: blackout(where.windows, where.timezone).check(datetime.now(UTC))),
     ]
     yield from _first_wrong(steps, _teller(settings.places.problem, ("blackout",)))
 
@@ -89,23 +92,22 @@ def _check_times(schedule: Timetable, tell: Tell) -> Iterator[Problem]:
     steps: list[tuple[str, Callable[[], object]]] = [
         ("timezone", lambda: zone(schedule.timezone)),
         (kind, lambda: parse(schedule)),
-        ("blackout", lambda: blackout_of(schedule)),
+        ("blackout", lambda: blackout_of(schedule).check(datetime.now(UTC))),
     ]
     yield from _first_wrong(steps, tell)
 
 
-def _check_together(sync: Sync, settings: Settings, tell: Tell) -> Iterator[Problem]:
+def _check_together(schedule: Timetable, settings: Settings, tell: Tell) -> Iterator[Problem]:
     """Its own windows and those of config.toml may leave no time, though each of them alone does."""
-    schedule = sync.schedule
-    if schedule is None or not schedule.blackout:
-        return
-    apart = [(schedule.blackout, schedule.timezone), (settings.blackout.windows, settings.blackout.timezone)]
+    now, everywhere = datetime.now(UTC), settings.blackout
     try:
-        windows = [w for texts, timezone in apart for w in blackout(texts, timezone).windows]
+        apart = [blackout(schedule.blackout, schedule.timezone), blackout(everywhere.windows, everywhere.timezone)]
+        for one in apart:
+            one.check(now)
     except ValueError:
         return  # told already
     try:
-        Blackout(tuple(windows)).over(EPOCH)
+        Blackout(tuple(window for one in apart for window in one.windows)).check(now)
     except ValueError as error:
         yield tell(("blackout",), "HG125", f"with [blackout] of config.toml, {error}")
 

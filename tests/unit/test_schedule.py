@@ -10,7 +10,7 @@ import pytest
 
 from sync.blackout import blackout
 from sync.mapping import Schedule
-from sync.schedule import Cron, Every, jitter_of, next_runs, parse, slot, slot_time, timing, words
+from sync.schedule import Cron, Every, Timing, jitter_of, next_runs, parse, slot, slot_time, timing, words
 
 
 def fires(line: str, zone: str, start: str, end: str) -> list[datetime]:
@@ -373,7 +373,41 @@ def test_a_slot_that_jitter_moves_into_a_blackout_waits_for_its_end():
 )
 def test_a_window_that_is_none_is_refused_in_words(text, says):
     with pytest.raises(ValueError, match=says):
-        blackout([text])
+        blackout([text]).check(at("2026-10-01"))
+
+
+def test_a_blackout_without_an_end_asks_for_nothing_and_does_no_harm():
+    trigger, now = Timing(Every(3600), blackout=blackout(["00:00-24:00"])), at("2026-10-01")
+    found = trigger.next_after(now)
+
+    assert found is not None
+    assert found - now > timedelta(days=365)
+    assert trigger.latest(now - timedelta(days=31), now) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "dark"),
+    [
+        (["00:00-12:00 UTC", "23:00-11:00 Australia/Sydney"], "2026-11-01"),
+        (["00:00-12:00 UTC", "14:00-02:00 Europe/Berlin"], "2026-07-01"),
+    ],
+)
+def test_windows_of_two_zones_that_leave_no_time_in_one_season_are_refused_and_do_no_harm(texts, dark):
+    windows = blackout(texts)
+    light = at(dark) - timedelta(days=182)
+
+    assert windows.over(light) - light < timedelta(days=1)
+    for now in (light, at(dark)):
+        with pytest.raises(ValueError, match="whole week"):
+            windows.check(now)
+    trigger = timing(Schedule(every="1h", blackout=texts), "vip")
+    assert trigger is not None
+    found = trigger.next_after(at(dark))
+    assert found is not None
+    assert found - at(dark) > timedelta(days=15)
+    assert windows.around(found) is None
+    assert trigger.latest(at(dark), found - timedelta(minutes=1)) is None
+    blackout(["22:00-06:00 Europe/Berlin", "22:00-06:00 America/New_York", "sat,sun"]).check(light)
 
 
 # --- what the scheduler's library trips over -------------------------------------------------------------------

@@ -155,6 +155,13 @@ def test_a_schedule_or_blackout_of_the_config_that_cannot_be_is_refused_at_its_p
     assert message in problem.message
 
 
+def test_blackouts_that_leave_no_time_to_a_tier_are_refused_where_it_stands(tmp_path: Path) -> None:
+    config = '[blackout]\nwindows = ["08:00-24:00"]\n[schedules.night]\nat = "03:00"\nblackout = ["00:00-08:00"]\n'
+    (problem,) = problems(project(tmp_path, {"one": ""}, config=config))
+
+    assert (problem.code, problem.file, problem.line) == ("HG125", "config.toml", 22)
+
+
 def test_blackouts_that_together_leave_no_time_are_refused_in_the_mapping(tmp_path: Path) -> None:
     config = '[blackout]\nwindows = ["08:00-24:00"]\n'
     (problem,) = problems(project(tmp_path, {"one": "{ every: 1h, blackout: ['00:00-08:00'] }"}, config=config))
