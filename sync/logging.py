@@ -11,13 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from functools import wraps
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -96,11 +96,13 @@ def configure(verbose: int = 0, json: bool = False, stream: TextIO | None = None
     """Send our log, and the libraries' warnings, to `stream` (standard error).
 
     `verbose` 0 shows warnings, 1 what happens, 2 everything, 3 the libraries' too. Lines are JSON where `json`
-    says so or the stream is not a terminal. Calling it again replaces what was there.
+    says so or the stream is not a terminal. A line that cannot be written is lost. Calling it again replaces what
+    was there.
     """
     import structlog
 
-    out = stream or sys.stderr
+    given = stream or sys.stderr
+    out = cast("TextIO", _Forgiving(given))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         _named,
@@ -109,7 +111,7 @@ def configure(verbose: int = 0, json: bool = False, stream: TextIO | None = None
         structlog.processors.format_exc_info,
         redact,
     ]
-    render = _renderer(json or not out.isatty(), _colour(out))
+    render = _renderer(json or not given.isatty(), _colour(given))
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[min(verbose, 2)]),
@@ -146,6 +148,22 @@ def carried(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return call
+
+
+class _Forgiving:
+    """A stream whose `write` and `flush` never raise: a full disk, or a reader that is gone, loses lines only."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -442,6 +444,24 @@ def test_two_daemons_send_one_message_and_ask_for_the_dead_mans_address(project:
     assert board.titles == [f"[Headgate] held: {SYNC}"], "each looked again before it ended"
     assert "canary-of-the-switch" not in said
     assert asked > 6
+
+
+@pytest.mark.slow
+def test_a_daemon_whose_log_cannot_be_written_works_tells_and_drains(
+    synced: Alerting, board: Inbox, sink: Sink
+) -> None:
+    sink.faults = (faults.always(faults.SERVER_ERROR),)
+    synced.sql("UPDATE vip_cohort SET score = score + 1 WHERE user_id <= 5")
+    command = [sys.executable, "-m", "sync.cli.app", "daemon", "--json"]
+    with Path("/dev/full").open("w") as full:
+        daemon = subprocess.Popen(command, cwd=synced.root, stdout=subprocess.DEVNULL, stderr=full)
+    with synced.ledger() as ledger:
+        ledger.request_run(RunRequest(SYNC, "now#1", "console", "ana", ledger.now()))
+        until(lambda: all(r.ended_at for r in ledger.newest_requests(SYNC)))
+    daemon.terminate()
+
+    assert daemon.wait(60) == 0
+    assert board.titles == [f"[Headgate] failed: {SYNC}"], "its alert thread lived to the end"
 
 
 @pytest.mark.slow

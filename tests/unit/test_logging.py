@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -41,6 +42,21 @@ def fresh() -> Iterator[None]:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Disk(io.StringIO):
+    """A file on a disk that is full for a while, or whose reader is gone."""
+
+    error: Exception | None = None
+
+    def write(self, text: str) -> int:
+        if self.error is not None:
+            raise self.error
+        return super().write(text)
+
+    def flush(self) -> None:
+        if self.error is not None:
+            raise self.error
 
 
 def logged(level: str = "warning", /, _verbose: int = 2, **values: Any) -> dict[str, Any]:
@@ -85,6 +101,29 @@ def test_a_terminal_gets_coloured_lines(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert "\x1b[" in stream.getvalue()
     assert "held" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left"),
+        BrokenPipeError(),
+        ValueError("closed"),
+    ],
+    ids=["full", "nobody reads", "closed"],
+)
+def test_a_log_that_cannot_be_written_raises_nothing_and_goes_on_when_it_can(error: Exception) -> None:
+    disk = Disk()
+    configure(1, json=True, stream=disk)
+    log = get_logger("sync.test")
+    log.info("before")
+    disk.error = error
+    log.info("lost")
+    logging.getLogger("apscheduler").error("lost, too")
+    disk.error = None
+    log.info("after")
+
+    assert [json.loads(line)["event"] for line in disk.getvalue().splitlines()] == ["before", "after"]
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
