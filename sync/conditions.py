@@ -17,6 +17,7 @@ class Condition(StrEnum):
     STALE = "stale"  # the cohort's source is older than it may be
     DRIFT = "drift"  # the cohort has fewer or more rows than it should have
     LATE = "late"  # a run that was due, or asked for, has not ended
+    REFUSED = "refused"  # changed files are refused, and older ones are in force
     RECOVERED = "recovered"  # no condition: whoever asks for it is told of the end of every one
 
 

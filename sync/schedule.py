@@ -30,6 +30,7 @@ from sync.durations import format_duration
 from sync.mapping import Schedule, Timetable
 
 __all__ = [
+    "BY_ITSELF",
     "Cron",
     "Every",
     "Timing",
@@ -43,6 +44,9 @@ __all__ = [
     "timing",
     "words",
 ]
+
+BY_ITSELF = frozenset({"schedule", "after", "dbt", "source"})
+"""Why runs are asked for that no person asks for: these keep to blackout windows."""
 
 _ALIASES = {
     "@hourly": "0 * * * *",

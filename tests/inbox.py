@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import email
 import email.policy
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,13 +28,17 @@ class Inbox:
     status: int = 200
     asked: int = 0
     got: list[dict[str, Any]] = field(default_factory=list)
+    refuses: Callable[[str], bool] = lambda _: False  # which messages are answered with HTTP 400
     answers: threading.Event = field(default_factory=threading.Event)  # cleared: nobody gets an answer
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.answers.wait(30)
         self.asked += 1
         if request.method == "POST" and self.status == 200:
-            self.got.append(httpx.Response(200, content=request.content).json())
+            message = httpx.Response(200, content=request.content).json()
+            if self.refuses(str(message.get("message"))):
+                return httpx.Response(400)
+            self.got.append(message)
         return httpx.Response(self.status, text="who are you? <b>go away</b> https://evil.example")
 
     @property
@@ -60,6 +65,30 @@ def inbox() -> Iterator[Inbox]:
     with serve(made) as made.url:
         yield made
         made.answers.set()
+
+
+@contextlib.contextmanager
+def tarpit() -> Iterator[int]:
+    """The port of a server that answers with a letter of a header again and again, and never ends it."""
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not over.wait(0.05):
+                connection.sendall(b"a")
+
+    def serve_all(server: socket.socket) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                threading.Thread(target=drip, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        threading.Thread(target=serve_all, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+        over.set()
 
 
 @dataclass

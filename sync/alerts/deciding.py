@@ -13,13 +13,15 @@ __all__ = ["Observed", "Rules", "decide"]
 
 _HOUR = 3600.0
 _MOST_CHANGES = 200  # times that are kept; more than any limit on them
+_TOLD_OF = "told_of"  # among the facts: what it was about when people were told last
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What is true of a condition now; `facts` are plain JSON and do not change with time alone.
 
-    `targets` are told of it, `enders` only of its end.
+    `targets` are told of it, `enders` only of its end. `about` names what people are to do something about: they
+    are told again where it is another one.
     """
 
     subject: str
@@ -28,6 +30,7 @@ class Observed:
     facts: Mapping[str, Any] = field(default_factory=dict)
     targets: frozenset[str] = frozenset()
     enders: frozenset[str] = frozenset()
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,7 @@ def decide(
     after = replace(after, flapping=_flaps(after, now, rules))
     telling = None if muted else _telling(before, after, seen, now, rules)
     if telling is not None:
-        told = tuple(sorted(seen.targets)) if after.open else ()
-        after = replace(after, told=told, told_at=now)
+        after = _told(before, after, telling, seen, now)
     if after == before:
         return None
     return replace(after, number=before.number + 1), telling
@@ -58,8 +60,9 @@ def decide(
 
 def _turned(before: Alert, seen: Observed, now: float) -> Alert:
     """With what is seen; what was wrong is kept when it is over."""
+    told_of = {_TOLD_OF: before.facts[_TOLD_OF]} if _TOLD_OF in before.facts else {}
     facts = seen.facts if seen.open else {**before.facts, **seen.facts}
-    after = replace(before, facts=facts)
+    after = replace(before, facts={**facts, **told_of})
     if before.open == seen.open:
         return after
     changes = (*_recent(before, now), now)[-_MOST_CHANGES:]
@@ -75,12 +78,26 @@ def _flaps(alert: Alert, now: float, rules: Rules) -> bool:
     return len(_recent(alert, now)) > (rules.flapping // 2 if alert.flapping else rules.flapping)
 
 
+def _told(before: Alert, after: Alert, telling: Telling, seen: Observed, now: float) -> Alert:
+    """With whoever believes now that it is open, or goes on and off."""
+    if not (after.open or after.flapping):
+        return replace(after, told=(), told_at=now)
+    told = tuple(sorted({*before.told, *telling.targets}))
+    facts = {**after.facts, _TOLD_OF: seen.about} if seen.about else after.facts
+    joined = telling.kind is MessageKind.OPENED and bool(before.told)  # the others were told before
+    return replace(after, told=told, told_at=before.told_at if joined else now, facts=facts)
+
+
 def _telling(before: Alert, after: Alert, seen: Observed, now: float, rules: Rules) -> Telling | None:
     kind = _news(before, after, seen, now, rules)
-    if kind is None:
+    whom = seen.targets
+    if kind is MessageKind.OPENED:
+        whom = seen.targets - set(before.told)
+    elif kind is MessageKind.RECOVERED:
+        whom = seen.enders | set(before.told)
+    if kind is None or not whom:
         return None
-    whom = seen.targets | (frozenset() if after.open else frozenset(before.told) | seen.enders)
-    return Telling(kind, whom, _began(before) if kind is MessageKind.RECOVERED else after.since) if whom else None
+    return Telling(kind, whom, _began(before) if kind is MessageKind.RECOVERED else after.since)
 
 
 def _began(alert: Alert) -> float:
@@ -90,14 +107,19 @@ def _began(alert: Alert) -> float:
 
 def _news(before: Alert, after: Alert, seen: Observed, now: float, rules: Rules) -> MessageKind | None:
     if after.flapping:
-        return MessageKind.FLAPPING if not before.flapping else None
-    if before.flapping and after.open:
+        return None if before.flapping and before.told else MessageKind.FLAPPING
+    if not after.open:
+        return MessageKind.RECOVERED if before.told or (before.open and seen.enders) else None
+    if before.flapping and before.told:
         return MessageKind.SETTLED
-    if before.flapping:
-        return MessageKind.RECOVERED
-    if after.open and not before.told:
-        return MessageKind.OPENED if seen.targets else None
-    if after.open:
-        due = rules.repeat_after is not None and now - before.told_at >= rules.repeat_after
-        return MessageKind.REMINDER if due else None
-    return MessageKind.RECOVERED if before.told or (before.open and seen.enders) else None
+    if seen.targets - set(before.told):
+        return MessageKind.OPENED
+    return _again(before, seen, now, rules) if before.told else None
+
+
+def _again(before: Alert, seen: Observed, now: float, rules: Rules) -> MessageKind | None:
+    """What people are told of what they know to be open."""
+    ago = now - before.told_at
+    if seen.about != before.facts.get(_TOLD_OF, seen.about) and ago >= _HOUR:
+        return MessageKind.CHANGED
+    return MessageKind.REMINDER if rules.repeat_after is not None and ago >= rules.repeat_after else None

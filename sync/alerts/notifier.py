@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+from sync.alerts.patience import Patience, TooLate
 from sync.alerts.wording import Letter, Severity
 from sync.errors import HeadgateError
 from sync.logging import register_secret
 from sync.secrets import parse, resolve
 from sync.settings import NotifierSettings
 
-__all__ = ["Notifier", "NotifierError"]
+__all__ = ["WITHIN_S", "Notifier", "NotifierError", "Room"]
+
+WITHIN_S = 30.0
+"""Seconds that a notifier may take for one message."""
 
 _STATUS = re.compile(r"\berror=(\d{3})\b")
 _PART = re.compile(r"[/:@?&=#]+")
 _SECRET = 12  # letters that a part of an address has at least, to be looked for in the log
+_REFUSED = {"400", "413", "422"}
+_KEYS = ("dedup", "alias", "entity_id")  # what services of incidents call their key
+_MARGIN = 100  # characters that a body grows by on its way, title included
 
 
 class NotifierError(HeadgateError):
-    """A notifier did not take a message; what it said is not repeated."""
+    """A notifier did not take a message; what it said is not repeated.
+
+    `refused`: it may take another one, a shorter one say.
+    """
 
     code = "HG450"
+    refused = False
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a notifier takes at once: characters, and `keyed` where it keeps one incident for each alert."""
+
+    letters: int
+    keyed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +57,101 @@ class Notifier:
     name: str
     settings: NotifierSettings
     root: Path
+    patience: Patience = field(default_factory=lambda: Patience("headgate-notifier", WITHIN_S))
 
     def check(self) -> None:
         """Raises `SecretError` where the address is not there, and `NotifierError` (HG451) where it is none."""
         self._service()
 
-    def send(self, letter: Letter) -> None:
-        """Hand it over; raises as `check`, and `NotifierError` where it was not taken.
+    def room(self) -> Room:
+        """Raises as `check`."""
+        (service,) = self._service()
+        return Room(service.body_maxlen - _MARGIN, _key_of(service) is not None)
 
-        It waits for four seconds at most to connect, and as long for each answer, where the address has no
-        `?cto=` and `?rto=`.
+    def body(self, letter: Letter) -> str:
+        """The letter's text, as it is written for this notifier."""
+        return letter.markdown() if self._markdown else letter.text()
+
+    def send(self, letter: Letter, key: str = "") -> None:
+        """Hand it over; raises as `check`, and `NotifierError` where it was not taken in time.
+
+        Where the service keeps incidents, letters of the same `key` are of one, and the one that tells of the end
+        resolves it; an address that says otherwise (`?action=`) is let have its way.
         """
-        apprise, service = _apprise(), self._service()
-        markdown = self.settings.format == "markdown"
-        with apprise.LogCapture(level=logging.WARNING) as said:
-            taken = service.notify(
+        apprise, service = _apprise(), self._service(key)
+
+        def notify() -> Any:
+            return service.notify(
                 title=letter.title,
-                body=letter.markdown() if markdown else letter.text(),
-                body_format=apprise.NotifyFormat.MARKDOWN if markdown else apprise.NotifyFormat.TEXT,
+                body=self.body(letter),
+                body_format=apprise.NotifyFormat.MARKDOWN if self._markdown else apprise.NotifyFormat.TEXT,
                 notify_type=_kind(apprise, letter),
             )
-            words = said.getvalue()
-        if not taken:
-            raise NotifierError(f"{self.name}: {_why(words)}", fix=f"try it with: headgate alert test {self.name}")
 
-    def _service(self) -> Any:
-        apprise = _apprise()
+        try:
+            result = self.patience.do(notify)
+        except TooLate:
+            raise self._error(f"it did not answer within {self.patience.seconds:.0f} s") from None
+        if not result:
+            raise self._error(*_why("\n".join(entry.message for entry in result.logs())))
+
+    @property
+    def _markdown(self) -> bool:
+        return self.settings.format == "markdown"
+
+    def _error(self, why: str, refused: bool = False) -> NotifierError:
+        error = NotifierError(f"{self.name}: {why}", fix=f"try it with: headgate alert test {self.name}")
+        error.refused = refused
+        return error
+
+    def _service(self, key: str = "") -> Any:
+        """What apprise makes of the address: a list of one service."""
         address = resolve(parse(self.settings.url), self.root).get_secret_value().strip()
         for part in (address, *(p for p in _PART.split(address) if len(p) >= _SECRET)):
             register_secret(part)
-        asset = apprise.AppriseAsset(async_mode=False, secure_logging=True, app_id="Headgate", app_desc="Headgate")
-        service = apprise.Apprise(asset=asset)
-        with apprise.LogCapture(level=logging.CRITICAL):
-            known = service.add(address)
-        if not known:
+        made = _made(address)
+        if len(made) != 1:
             raise NotifierError(
                 f"{self.name}: what `{self.settings.url}` refers to is not an address that apprise knows",
                 code="HG451",
                 fix="write it as apprise does: slack://..., mailtos://..., jsons://...",
             )
-        return service
+        argument = _key_of(made[0]) if key else None
+        if argument is not None:
+            own = parse_qs(urlsplit(address).query)
+            more = {name: value for name, value in ((argument, key), ("action", "map")) if name not in own}
+            made = _made(f"{address}{'&' if own else '?'}{urlencode(more)}")
+        made[0].overflow_mode = _apprise().OverflowMode.SPLIT  # rather in pieces than refused
+        return made
+
+
+def _made(address: str) -> Any:
+    apprise = _apprise()
+    asset = apprise.AppriseAsset(
+        async_mode=False, secure_logging=True, service_timeout=0, app_id="Headgate", app_desc="Headgate"
+    )
+    made = apprise.Apprise(asset=asset)
+    made.add(address)
+    return made
+
+
+def _key_of(service: Any) -> str | None:
+    """The argument of an address that names the incident a message is of; None where the service has none."""
+    known = service.template_args
+    maps = "map" in known.get("action", {}).get("values", ())
+    return next((name for name in _KEYS if name in known), None) if maps else None
+
+
+_importing = threading.Lock()
+
+
+def _apprise() -> Any:
+    with _importing:
+        return _imported()
 
 
 @cache
-def _apprise() -> Any:
+def _imported() -> Any:
     """The library, its services imported; what it logs goes nowhere, for it may have parts of addresses."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some services import modules that Python is about to drop
@@ -89,6 +161,7 @@ def _apprise() -> Any:
         N_MGR.load_modules()  # type: ignore[no-untyped-call]
     logger = logging.getLogger("apprise")
     logger.propagate = False
+    logger.setLevel(logging.WARNING)
     logger.addHandler(logging.NullHandler())
     return apprise
 
@@ -100,10 +173,10 @@ def _kind(apprise: Any, letter: Letter) -> Any:
     return kinds.get(letter.severity, apprise.NotifyType.INFO)
 
 
-def _why(words: str) -> str:
-    """In our words: what a service answers may have anything in it."""
+def _why(words: str) -> tuple[str, bool]:
+    """In our words, for what a service says may have anything in it; and whether it refused this message only."""
     if found := _STATUS.search(words):
-        return f"it answered with HTTP {found[1]}"
+        return f"it answered with HTTP {found[1]}", found[1] in _REFUSED
     if "onnection error" in words or "ocket error" in words or "SMTP" in words:
-        return "it could not be reached"
-    return "it did not take the message"
+        return "it could not be reached", False
+    return "it did not take the message", True

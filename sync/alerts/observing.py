@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from sync.alerts.deciding import Observed
@@ -13,19 +14,25 @@ from sync.conditions import Condition
 from sync.engine.guardrails import HOLDS
 from sync.engine.job import SyncJob
 from sync.engine.pauses import destination_name, pause_of
-from sync.errors import AuthError, HeadgateError
+from sync.errors import AuthError, DecisionError, Fenced, LeaseHeld
 from sync.mapping import Cohort
-from sync.schedule import slot_time, timing
+from sync.schedule import BY_ITSELF, blackout_of, slot_due
 from sync.settings import AlertingSettings
 from sync.state.alerts import Alert
 from sync.state.ledger import Ledger
 from sync.state.nouns import Plan, PlanStatus, Refresh, RunRequest, RunStatus
+from sync.state.refusal import Refusal
 
-__all__ = ["cohort_name", "observe"]
+__all__ = ["FILES", "cohort_name", "observe"]
+
+FILES = "project:files"
+"""The subject of alerts of the project's files."""
 
 _USUAL = 7  # accepted refreshes whose median is what is usual
 _BAD = (RunStatus.FAILED, RunStatus.STOPPED)
 _GOOD = (RunStatus.COMPLETED, RunStatus.COMPLETED_WITH_ERRORS)
+_NOTHING_WRONG = {LeaseHeld.code, Fenced.code, "HG191", "HG193", "HG520", "HG525"}
+"""Why there was no run, where that is no failure: somebody else does it, or it is not to be done."""
 
 
 def cohort_name(cohort: str) -> str:
@@ -34,23 +41,28 @@ def cohort_name(cohort: str) -> str:
 
 
 def observe(
-    ledger: Ledger, jobs: Iterable[SyncJob], alerting: AlertingSettings, known: Sequence[Alert] = ()
+    ledger: Ledger,
+    jobs: Iterable[SyncJob],
+    alerting: AlertingSettings,
+    known: Sequence[Alert] = (),
+    refusal: Refusal | None = None,
 ) -> list[Observed]:
     """Every condition that is open, and of those `known` that are not any more.
 
-    A sync that is paused, or whose destination is, is not looked at: its alerts stay as they are.
+    A sync that is paused, or whose destination is, is not looked at: its alerts stay as they are. `refusal` is
+    of a daemon that goes on with older files.
     """
     look = _Look(ledger, [job for job in jobs if not job.sync.disabled], alerting)
-    seen = {(one.subject, one.condition): one for one in look.all()}
+    seen = {(one.subject, one.condition): one for one in (look.files(refusal), *look.all())}
     for alert in known:
         here = (alert.subject, alert.condition)
-        if here not in seen and (alert.open or alert.told) and alert.subject not in look.resting:
+        if here not in seen and (alert.open or alert.told) and not look.leaves(*here):
             seen[here] = Observed(alert.subject, alert.condition, False, {"gone": True})
     return list(seen.values())
 
 
 class _Look:
-    """One look at everything; `resting` has the subjects that only paused syncs have to do with."""
+    """One look at everything."""
 
     def __init__(self, ledger: Ledger, jobs: Sequence[SyncJob], alerting: AlertingSettings) -> None:
         self.ledger, self.alerting, self.now = ledger, alerting, ledger.now()
@@ -59,15 +71,26 @@ class _Look:
         self.routes = {job.name: routes(alerting, job.sync) for job in self.jobs}
         self.requests = {job.name: ledger.newest_requests(job.name) for job in self.jobs}
         self.ends = {job.name: _ended(ledger, job.name, self.requests[job.name]) for job in self.jobs}
-        self.resting = _subjects(jobs) - _subjects(self.jobs)
+        self.resting = _subjects(jobs) - _subjects(self.jobs)  # what only paused syncs have to do with
         self.locked_out: frozenset[str] = frozenset()
+
+    def leaves(self, subject: str, condition: Condition) -> bool:
+        """Is nothing said of it, so that it stays as it is: runs that cannot get in show nothing of the rest."""
+        return subject in self.resting or (condition is Condition.FAILED and subject in self.locked_out)
+
+    def files(self, refusal: Refusal | None) -> Observed:
+        """Those that were changed and are not fit to be in force."""
+        of = [routes(self.alerting), *self.routes.values()]
+        facts = {"problems": refusal.count} if refusal is not None else None
+        return _observed(FILES, Condition.REFUSED, of, facts)
 
     def all(self) -> Iterator[Observed]:
         """Of every subject, its conditions: open or not."""
         for destination, jobs in _grouped(self.jobs, lambda job: job.destination).items():
             yield self._auth(destination, jobs)
         for job in self.jobs:
-            yield self._failed(job)
+            if not self.leaves(job.name, Condition.FAILED):
+                yield self._failed(job)
             yield self._held(job)
             yield self._rejected(job)
             yield self._late(job)
@@ -77,15 +100,7 @@ class _Look:
     def _seen(
         self, subject: str, condition: Condition, jobs: Sequence[SyncJob], facts: Mapping[str, Any] | None
     ) -> Observed:
-        of: list[Routes] = [self.routes[job.name] for job in jobs]
-        return Observed(
-            subject,
-            condition,
-            facts is not None,
-            facts or {},
-            frozenset().union(*(r[condition] for r in of)),
-            frozenset().union(*(r[Condition.RECOVERED] for r in of)),
-        )
+        return _observed(subject, condition, [self.routes[job.name] for job in jobs], facts)
 
     def _of_sync(self, condition: Condition, job: SyncJob, facts: dict[str, Any] | None) -> Observed:
         names = {"title": job.cohort.title or job.cohort.name, "destination": job.destination}
@@ -106,7 +121,7 @@ class _Look:
 
     def _failed(self, job: SyncJob) -> Observed:
         end, facts = self.ends[job.name], None
-        if end is not None and end.failed and job.name not in self.locked_out:
+        if end is not None and end.failed:
             facts = {"run": end.run, "status": end.status, "code": end.code}
         return self._of_sync(Condition.FAILED, job, facts)
 
@@ -127,7 +142,8 @@ class _Look:
     def _held(self, job: SyncJob) -> Observed:
         """A plan that nobody decided on is held though it expired: the next run makes the like of it again."""
         plans = self.ledger.plans(job.name, PlanStatus.HELD, limit=1)
-        return self._of_sync(Condition.HELD, job, _of_plan(plans[0]) if plans else None)
+        seen = self._of_sync(Condition.HELD, job, _of_plan(plans[0]) if plans else None)
+        return replace(seen, about=plans[0].id) if plans else seen
 
     def _rejected(self, job: SyncJob) -> Observed:
         refused, unknown = self.ledger.undelivered(job.name)
@@ -148,17 +164,25 @@ class _Look:
         newest = max(found, key=lambda r: r.at, default=None)
         stale = drift = None
         if newest is not None:
-            stale = self._stale(cohort, newest)
+            stale = _stale(cohort, newest)
             accepted = self.ledger.refreshes(newest.sync, accepted=True, limit=_USUAL)
             drift = _drift(cohort, newest, accepted)
         name, title = cohort_name(cohort.name), {"title": cohort.title or cohort.name}
         for condition, facts in ((Condition.STALE, stale), (Condition.DRIFT, drift)):
             yield self._seen(name, condition, jobs, None if facts is None else title | facts)
 
-    def _stale(self, cohort: Cohort, newest: Refresh) -> dict[str, Any] | None:
-        limit = cohort.refresh.stale_after
-        at = newest.newest if newest.newest is not None else newest.at
-        return {"newest": at, "limit": limit} if limit is not None and self.now - at > limit else None
+
+def _observed(
+    subject: str, condition: Condition, of: Sequence[Routes], facts: Mapping[str, Any] | None
+) -> Observed:
+    return Observed(
+        subject,
+        condition,
+        facts is not None,
+        facts or {},
+        frozenset().union(*(r[condition] for r in of)),
+        frozenset().union(*(r[Condition.RECOVERED] for r in of)),
+    )
 
 
 def _grouped(jobs: Iterable[SyncJob], key: Any) -> dict[str, list[SyncJob]]:
@@ -191,10 +215,10 @@ def _ended(ledger: Ledger, sync: str, requests: Sequence[RunRequest]) -> _End | 
     why = ledger.interruption(left.id) if left is not None and left.status is RunStatus.SENDING else None
     if left is not None and why is not None:
         return _End(left.id, "failed", *why, failed=True, through=False)
-    run, broken = ledger.ended_run(sync), _broken(requests)
+    run, (code, broken) = ledger.ended_run(sync), _broken(requests)
     at = (run.finished_at if run is not None else None) or 0.0
     if broken > at:
-        return _End("", "failed", HeadgateError.code, broken, failed=True, through=False)
+        return _End("", "failed", code, broken, failed=True, through=False)
     if run is None:
         return None
     through = run.status in _GOOD and any(run.counts.get(name) for name in ("applied", "accepted", "requests"))
@@ -202,12 +226,18 @@ def _ended(ledger: Ledger, sync: str, requests: Sequence[RunRequest]) -> _End | 
     return _End(run.id, run.status.value, code, at, failed=run.status in _BAD, through=through)
 
 
-def _broken(requests: Sequence[RunRequest]) -> float:
-    """When the run of the newest request ended by a defect of ours, which leaves no run; 0 where it did not."""
+def _broken(requests: Sequence[RunRequest]) -> tuple[str, float]:
+    """Why and when the newest request was answered with a failure that left no run; 0 where it was not."""
     newest = max((r for r in requests if r.ended_at is not None), key=lambda r: r.ended_at or 0.0, default=None)
-    error = (newest.report or {}).get("error") if newest is not None else None
-    broke = isinstance(error, Mapping) and error.get("code") == HeadgateError.code
-    return (newest.ended_at or 0.0) if newest is not None and broke else 0.0
+    report: Mapping[str, Any] = (newest.report if newest is not None else None) or {}
+    code = str((report.get("error") or {}).get("code", ""))
+    if newest is None or report.get("status") != "failed" or report.get("run") or not _is_failure(code):
+        return "", 0.0
+    return code, newest.ended_at or 0.0
+
+
+def _is_failure(code: str) -> bool:
+    return code not in _NOTHING_WRONG and not code.startswith(DecisionError.code[:-1])
 
 
 def _waits(request: RunRequest, ended: float) -> bool:
@@ -217,11 +247,11 @@ def _waits(request: RunRequest, ended: float) -> bool:
 
 def _due(job: SyncJob, request: RunRequest) -> tuple[float, bool]:
     """When its run was due, jitter and blackout counted, and whether somebody took it."""
-    at = slot_time(request.slot)
-    trigger = timing(job.sync.schedule, job.name) if at is not None and job.sync.schedule is not None else None
-    if at is not None and trigger is not None:
-        at = trigger.due(at)
-    return (at.timestamp() if at is not None else request.at), request.taken_at is not None
+    schedule, asked = job.sync.schedule, datetime.fromtimestamp(request.at, UTC)
+    at = slot_due(schedule, job.name, request.slot) or asked
+    if schedule is not None and request.why in BY_ITSELF:
+        at = blackout_of(schedule).over(at)
+    return at.timestamp(), request.taken_at is not None
 
 
 def _of_plan(plan: Plan) -> dict[str, Any]:
@@ -242,6 +272,14 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
 def _number(value: Any) -> float | int | None:
     """What a guardrail compared, where it is a number: its words may name columns and values."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _stale(cohort: Cohort, newest: Refresh) -> dict[str, Any] | None:
+    """Was the source too old when it was looked at last: how old it is since then nobody knows."""
+    limit = cohort.refresh.stale_after
+    if limit is None or newest.newest is None or newest.at - newest.newest <= limit:
+        return None
+    return {"newest": newest.newest, "limit": limit}
 
 
 def _drift(cohort: Cohort, newest: Refresh, accepted: Sequence[Refresh]) -> dict[str, Any] | None:

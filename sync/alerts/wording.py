@@ -76,6 +76,7 @@ def letter(message: AlertMessage, command: Command, link: str = "") -> Letter:
     heads = {
         MessageKind.OPENED: f"{message.subject}: {_TITLES[message.condition]}.",
         MessageKind.REMINDER: f"{message.subject}: still {_TITLES[message.condition]}.",
+        MessageKind.CHANGED: f"{message.subject}: {_TITLES[message.condition]}, another than you were told of.",
         MessageKind.RECOVERED: f"{message.subject}: {_ended(message)}.",
         MessageKind.FLAPPING: f"{message.subject}: {_TITLES[message.condition]}, on and off.",
         MessageKind.SETTLED: f"{message.subject}: changes no more.",
@@ -104,6 +105,7 @@ def bundled(letters: Sequence[Letter]) -> Letter:
 def _title(message: AlertMessage) -> str:
     before = {
         MessageKind.REMINDER: "still ",
+        MessageKind.CHANGED: "changed: ",
         MessageKind.RECOVERED: "recovered: ",
         MessageKind.SETTLED: "settled: ",
     }
@@ -189,6 +191,10 @@ def _late(facts: Fact) -> Iterator[str]:
     yield f"The run that was due at {_moment(facts.get('due', 0))} {state}."
 
 
+def _refused(facts: Fact) -> Iterator[str]:
+    yield f"A daemon goes on with older files: it found {facts.get('problems', 1):,} problems in the changed ones."
+
+
 _Words = tuple[Callable[[Fact], Iterator[str]], Callable[[str, Fact], list[str]]]
 _WORDS: dict[Condition, _Words] = {
     Condition.FAILED: (_failed, _after_failure),
@@ -198,6 +204,7 @@ _WORDS: dict[Condition, _Words] = {
     Condition.STALE: (_stale, lambda _, __: ["status"]),
     Condition.DRIFT: (_drift, lambda _, __: ["status"]),
     Condition.LATE: (_late, lambda subject, _: [f"status {subject}"]),
+    Condition.REFUSED: (_refused, lambda _, __: ["validate"]),
 }
 _TITLES = {
     Condition.FAILED: "the last run failed",
@@ -207,6 +214,7 @@ _TITLES = {
     Condition.STALE: "the source is too old",
     Condition.DRIFT: "the cohort has an unlikely size",
     Condition.LATE: "a run is late",
+    Condition.REFUSED: "changed files are refused",
 }
 _ENDED = {
     Condition.FAILED: "runs succeed again",
@@ -216,6 +224,7 @@ _ENDED = {
     Condition.STALE: "the source is new enough again",
     Condition.DRIFT: "the cohort has a likely size again",
     Condition.LATE: "no run is late any more",
+    Condition.REFUSED: "the files are in force as they are",
 }
 
 

@@ -68,7 +68,7 @@ def list_(options: Options, everything: bool) -> None:
 
 
 @command.command("mute")
-@click.argument("subject", metavar="SYNC|cohort:NAME|destination:NAME")
+@click.argument("subject", metavar="SYNC|cohort:NAME|destination:NAME|project:files")
 @_on
 @click.option("--for", "time", required=True, metavar="TIME", help="For how long: 30m, 4h, 7d; 90 days at most.")
 @click.option("--reason", required=True, help="Why; kept in the audit log.")
@@ -160,9 +160,12 @@ def _seconds(text: str) -> float:
 
 def _known(session: Session, subject: str) -> None:
     """Raise `UsageError` where the project has no such subject."""
+    from sync.alerts.observing import FILES
+
     syncs = session.project.syncs()
     cohorts = {f"cohort:{c.cohort.name}" for c in syncs}
-    known = {*(c.sync.name for c in syncs), *cohorts, *(f"destination:{d}" for d in session.project.destinations)}
+    destinations = {f"destination:{d}" for d in session.project.destinations}
+    known = {*(c.sync.name for c in syncs), *cohorts, *destinations, FILES}
     if subject not in known:
         from sync.files import suggest
 

@@ -60,10 +60,10 @@ def command(options: Options, workers: int | None, once: bool, listen: str | Non
     configure(options.verbose + 1, json=options.json or not sys.stderr.isatty())
     with nobody_there(), opened(options) as session, draining(lambda m: output.say(m, err=True)) as stop:
         session.ledger.check()
-        pulse = Pulse()
-        with telling(session, lambda: daemon.clock.ticking, once=once) as told:
+        pulse, looking = Pulse(), Pulse()
+        with telling(session, looking, lambda: seen.vitals.working(), once=once) as told:
             daemon = _daemon(session, stop, workers, [*told, beating(pulse)])
-            with watched(session, daemon, pulse) as seen:
+            with watched(session, daemon, pulse, looking) as seen:
                 if once:
                     return finish(session, daemon.once(), "daemon", stopped=stop.is_set())
                 with http.served(session, daemon.clock, http.address(session, listen), seen):

@@ -60,13 +60,13 @@ def traced(session: Session) -> Iterator[None]:
 
 
 @contextmanager
-def watched(session: Session, daemon: Daemon, pulse: Pulse) -> Iterator[Watched]:
+def watched(session: Session, daemon: Daemon, pulse: Pulse, looking: Pulse) -> Iterator[Watched]:
     """Inside, the daemon's runs are counted, traced and told of, and its log has their ids."""
     from sync.telemetry.log_ids import LogIds
     from sync.telemetry.metrics import Metrics
     from sync.telemetry.vitals import Vitals
 
-    vitals = Vitals(session.ledger, daemon.clock, pulse, daemon.stop.is_set)
+    vitals = Vitals(session.ledger, daemon.clock, pulse, daemon.stop.is_set, looking)
     metrics = Metrics(session.ledger, session.engine.folder, vitals, session.engine.lease_ttl)
     found = Watched(vitals, metrics)
     daemon.workers.tell(found.ended)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sync.alerts.teller import Ground, Teller
     from sync.daemon.chores import Chore
     from sync.project import Project
+    from sync.telemetry.vitals import Pulse
 
 __all__ = ["teller", "telling"]
 
@@ -33,18 +34,20 @@ class _Ground:
         return self._ground
 
 
-def teller(session: Session) -> Teller:
+def teller(session: Session, looking: Pulse | None = None) -> Teller:
     """Whoever tells of this project's syncs, all of them: whatever is selected."""
     from sync.alerts.teller import Teller
 
-    return Teller(session.ledger, _Ground(session), session.command)
+    return Teller(session.ledger, _Ground(session), session.command, looking=looking)
 
 
 @contextmanager
-def telling(session: Session, ticking: Callable[[], bool], *, once: bool = False) -> Iterator[list[Chore]]:
+def telling(
+    session: Session, looking: Pulse, working: Callable[[], bool], *, once: bool = False
+) -> Iterator[list[Chore]]:
     """Tell people while a daemon works, or `once` when it has; gives the chores of its main thread.
 
-    The dead man's switch is asked for only while these are done and the clock is `ticking`.
+    The dead man's switch is asked for only while these are done and the daemon is `working`.
     """
     from sync.alerts.dead_man import DeadMan
     from sync.daemon.chores import Chore, guarded
@@ -56,12 +59,10 @@ def telling(session: Session, ticking: Callable[[], bool], *, once: bool = False
     settings, chores = session.project.settings.alerting, list[Chore]()
     with ExitStack() as closing:
         if settings.dead_man_url is not None:
-            switch = DeadMan(settings.dead_man_url, session.root)
+            switch = DeadMan(settings.dead_man_url, session.root, working)
             closing.callback(switch.close)
-            chores.append(
-                Chore("dead man's switch", settings.dead_man_every, lambda: switch.beat() if ticking() else None)
-            )
-        tells = teller(session)
+            chores.append(Chore("dead man's switch", settings.dead_man_every, switch.beat))
+        tells = teller(session, looking)
         tells.start()
         closing.callback(tells.close)
         yield chores

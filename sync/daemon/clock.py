@@ -22,7 +22,7 @@ from sync.daemon.chores import guarded
 from sync.engine.job import SyncJob
 from sync.engine.pauses import pause_of
 from sync.errors import HeadgateError
-from sync.schedule import Timing, blackout_of, slot, slot_time, timing
+from sync.schedule import BY_ITSELF, Timing, blackout_of, slot, slot_time, timing
 from sync.state.base import State
 from sync.state.holder import alive
 from sync.state.nouns import RunRequest, RunStatus
@@ -33,7 +33,6 @@ log = structlog.get_logger("headgate.daemon")
 
 _LOOK_BACK = timedelta(days=31)  # slots missed longer ago than this are not looked for
 _STEP_S = 2.0
-_BY_ITSELF = frozenset({"schedule", "after", "dbt", "source"})
 _FIRST_SEEN = "schedule seen"
 """What the ledger calls the note of the instant, named like a slot."""
 _OVERLOOKED = timedelta(minutes=1)
@@ -232,7 +231,7 @@ class Clock:
         """Is its sync in a blackout: there nothing begins that was not asked for by a person."""
         job = self._jobs.get(request.sync)
         schedule = job.sync.schedule if job is not None else None
-        if schedule is None or not schedule.blackout or request.why not in _BY_ITSELF:
+        if schedule is None or not schedule.blackout or request.why not in BY_ITSELF:
             return False
         return blackout_of(schedule).around(datetime.now(UTC)) is not None
 

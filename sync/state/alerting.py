@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -104,23 +105,29 @@ class AlertLedger(LeaseLedger):
             return self._all(query.where(_WAITS).order_by(_message.seq), rows.alert_message)
         return self._all(query.order_by(_message.seq.desc()), rows.alert_message)
 
-    def due_messages(self) -> bool:
-        """Is there one whose next attempt is due."""
-        return self._scalar(select(_message.seq).where(_WAITS, _message.next_at <= STEADY).limit(1)) is not None
+    def waiting_messages(self) -> int:
+        """How many still wait."""
+        return int(self._scalar(select(func.count()).where(_WAITS)) or 0)
+
+    def due_targets(self) -> dict[str, float]:
+        """The notifiers that are to be sent something now, and when the oldest message of each was made.
+
+        A notifier is due when none of its messages waits for another attempt, and no living process has one of
+        them.
+        """
+        with self.reading() as connection:
+            return _due(connection, _WAITS)
 
     @durable
-    def claim_messages(self, holder: str, ttl: float) -> list[AlertMessage]:
-        """All that the next notifier is to be sent, oldest first, for this process alone for `ttl` seconds.
+    def claim_messages(self, holder: str, target: str, ttl: float) -> list[AlertMessage]:
+        """What a notifier is to be sent, oldest first, for this process alone for `ttl` seconds.
 
-        Empty where nothing is due. A notifier is due when none of its messages waits for another attempt, and
-        no living process has one of them. `attempts` counts those before.
+        Empty where it is not due. `attempts` counts those before.
         """
+        its = _WAITS & (_message.target == target)
         with self._db.write() as connection:
-            now = connection.execute(select(STEADY)).scalar_one()
-            waiting = connection.execute(select(tables.alert_message).where(_WAITS).order_by(_message.seq)).all()
-            busy = {r.target for r in waiting if r.next_at > now or _is_claimed(r, now)}
-            target = next((r.target for r in waiting if r.target not in busy), None)
-            mine = [r for r in waiting if r.target == target][:_AT_ONCE]
+            query = select(tables.alert_message).where(its).order_by(_message.seq).limit(_AT_ONCE)
+            mine = connection.execute(query).all() if _due(connection, its) else []
             if mine:
                 claim = update(tables.alert_message).where(_message.seq.in_([r.seq for r in mine]))
                 claim = claim.values(claimed_by=holder, claimed_until=STEADY + ttl, attempts=_message.attempts + 1)
@@ -133,16 +140,20 @@ class AlertLedger(LeaseLedger):
     ) -> None:
         """They were sent; or, where there is a `problem`, are tried again in `after` seconds.
 
-        Those that were made more than `most` seconds ago are given up then. Nothing is written of messages
-        that another process claimed meanwhile.
+        Those that were made more than `most` seconds ago are given up then: the notifier was not told of their
+        alerts. Nothing is written of messages that another process claimed meanwhile.
         """
         ours = (_message.seq.in_([m.seq for m in messages]), _message.claimed_by == holder)
+        gone = _message.at < NOW - most
         end: dict[str, Any] = {"sent_at": NOW, "problem": ""}
         if problem:
-            gone = case((_message.at < NOW - most, NOW), else_=sa.null())
-            end = {"problem": problem, "next_at": STEADY + after, "gave_up_at": gone}
+            gave_up = case((gone, NOW), else_=sa.null())
+            end = {"problem": problem, "next_at": STEADY + after, "gave_up_at": gave_up}
         old = func.coalesce(_message.sent_at, _message.gave_up_at) < NOW - _KEPT_S
         with self._db.write() as connection:
+            if problem:
+                for row in connection.execute(select(tables.alert_message).where(*ours, gone)).all():
+                    _untell(connection, row)
             released = {"claimed_by": "", "claimed_until": 0.0}
             connection.execute(update(tables.alert_message).where(*ours).values(end | released))
             connection.execute(delete(tables.alert_message).where(old))
@@ -168,8 +179,30 @@ class AlertLedger(LeaseLedger):
         return mute is not None or found > 0
 
 
+def _due(connection: sa.Connection, which: sa.ColumnElement[bool]) -> dict[str, float]:
+    now = connection.execute(select(STEADY)).scalar_one()
+    waiting = connection.execute(select(tables.alert_message).where(which)).all()
+    busy = {r.target for r in waiting if r.next_at > now or _is_claimed(r, now)}
+    due: dict[str, float] = {}
+    for row in waiting:
+        if row.target not in busy:
+            due[row.target] = min(row.at, due.get(row.target, row.at))
+    return due
+
+
 def _is_claimed(row: Any, now: float) -> bool:
     return bool(row.claimed_by) and row.claimed_until > now and not is_dead(row.claimed_by)
+
+
+def _untell(connection: sa.Connection, message: Any) -> None:
+    """The notifier of a message was not told of its alert: whoever looks next has it told where it is open."""
+    this = (_alert.subject == message.subject, _alert.condition == message.condition)
+    row = connection.execute(select(tables.alert).where(*this)).one_or_none()
+    alert = rows.alert(row) if row is not None else None
+    if alert is not None and message.target in alert.told:
+        told = tuple(name for name in alert.told if name != message.target)
+        values = rows.values(replace(alert, told=told, number=alert.number + 1))
+        connection.execute(update(tables.alert).where(*this).values(values))
 
 
 def _put(connection: sa.Connection, alert: Alert, telling: Telling, target: str) -> None:

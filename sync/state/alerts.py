@@ -21,6 +21,7 @@ class MessageKind(StrEnum):
 
     OPENED = "opened"
     REMINDER = "reminder"  # it is still open
+    CHANGED = "changed"  # it is open, and of something else than what people were told of
     RECOVERED = "recovered"
     FLAPPING = "flapping"  # it changes so often that only the end of that is told
     SETTLED = "settled"  # it does not any more
@@ -76,6 +77,11 @@ class AlertMessage:
     problem: str = ""  # why the last attempt failed
     sent_at: float | None = None
     gave_up_at: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Names what it is about: all messages of one condition of one subject have the same."""
+        return hashlib.sha256(f"{self.subject}\n{self.condition}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,7 @@ class _Gauges(Collector):
         yield "last_turn_timestamp_seconds", (), time.time() - self._vitals.pulse.silent
         yield "last_tick_timestamp_seconds", (), clock.ticked
         yield "clock_late_seconds", (), clock.late
+        yield "alert_last_look_timestamp_seconds", (), time.time() - self._vitals.looking.silent
         yield "files_refused", (), float(bool(clock.refused))
         for job in self.jobs.values():
             yield "sync_info", (job.name, job.destination, job.cohort.name, str(job.sync.mode)), 1.0
@@ -176,6 +177,7 @@ class _Gauges(Collector):
                         *_syncs(now, known, jobs, self._ttl),
                         *_paused(self._ledger.paused(), jobs),
                         *_alerts(self._ledger.alerts()),
+                        ("alert_messages_waiting", (), float(self._ledger.waiting_messages())),
                         *_rooms(self._folder, jobs.values()),
                     ]
                 except StateError:

@@ -87,6 +87,8 @@ METRICS: tuple[MetricName, ...] = (
     _gauge("lease_age_seconds", "Since when the lease of a run that has not ended was not renewed.", "sync"),
     _gauge("alert_open", "1 while a condition of a sync, cohort:NAME or destination:NAME "
            "that people are told of is true.", "subject", "condition"),
+    _gauge("alert_messages_waiting", "Messages that no notifier took yet."),
+    _gauge("alert_last_look_timestamp_seconds", "When it was last looked what people are to be told of."),
     # What destinations have room for.
     _gauge("rate_room_ratio", "Share of an account's tightest rate that is left: 1 all of it, 0 nothing.",
            "destination"),

@@ -19,6 +19,8 @@ TURNS_WITHIN = 90.0
 """Seconds in which the main loop turns, or the daemon is dead: longer than it may wait for a locked ledger."""
 TICKS_WITHIN = 60.0
 """Seconds by which a tick may be late."""
+LOOKS_WITHIN = 120.0
+"""Seconds in which it is looked what people are to be told of."""
 _KEPT_S = 2.0
 """Seconds for which it is not tried again whether the ledger can be written."""
 _SLOW_S = 5.0
@@ -30,6 +32,10 @@ class Ticking(Protocol):
 
     ticked: float
     refused: str
+
+    @property
+    def ticking(self) -> bool:
+        """Does it ask for runs when they are due."""
 
     @property
     def jobs(self) -> Mapping[str, SyncJob]:
@@ -50,13 +56,13 @@ class Check:
 
 
 class Pulse:
-    """Beats as long as a daemon's main loop turns."""
+    """Beats as long as something goes round: a daemon's main loop, say."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def beat(self) -> None:
-        """The main loop turns."""
+        """It goes round."""
         self._last = time.monotonic()
 
     @property
@@ -68,13 +74,19 @@ class Pulse:
 class Vitals:
     """The vital signs of one daemon; any thread may ask.
 
-    `stopping` says whether it drains: it is alive then, whatever its main loop does, and not ready.
+    `stopping` says whether it drains: it is alive then, whatever its main loop does, and not ready. `looking`
+    beats whenever it was looked what people are to be told of.
     """
 
     def __init__(
-        self, ledger: Ledger, clock: Ticking, pulse: Pulse, stopping: Callable[[], bool] = lambda: False
+        self,
+        ledger: Ledger,
+        clock: Ticking,
+        pulse: Pulse,
+        stopping: Callable[[], bool] = lambda: False,
+        looking: Pulse | None = None,
     ) -> None:
-        self.clock, self.pulse = clock, pulse
+        self.clock, self.pulse, self.looking = clock, pulse, looking or Pulse()
         self._ledger, self._stopping = ledger, stopping
         self._lock = threading.Lock()
         self._tried = -math.inf  # when it was last tried whether the ledger can be written
@@ -88,7 +100,11 @@ class Vitals:
     def ready(self) -> list[Check]:
         """Does it do what it is there for, with the files as they are now."""
         draining = Check("draining", ok=not self._stopping(), why="it drains and ends" if self._stopping() else "")
-        return [draining, self._loop(), self._clock(), self._files(), self._writes()]
+        return [draining, self._loop(), self._clock(), self._alerts(), self._files(), self._writes()]
+
+    def working(self) -> bool:
+        """Do runs begin, and are people told of them: what the dead man's switch stands for."""
+        return self.clock.ticking and all(one.ok for one in (self._alerts(), self._writes()))
 
     def _loop(self) -> Check:
         silent = self.pulse.silent
@@ -99,6 +115,11 @@ class Vitals:
         late = self.clock.late
         ok = late <= TICKS_WITHIN
         return Check("clock", ok, "" if ok else f"a tick has been due for {late:.0f}s")
+
+    def _alerts(self) -> Check:
+        silent = self.looking.silent
+        ok = silent <= LOOKS_WITHIN or self._stopping()
+        return Check("alerts", ok, "" if ok else f"nobody has looked for {silent:.0f}s what people are to be told")
 
     def _files(self) -> Check:
         code = self.clock.refused

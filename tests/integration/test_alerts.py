@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -11,16 +12,24 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from sync.alerts.observing import observe
+from sync.alerts.teller import Ground, Teller
+from sync.conditions import Condition
+from sync.project import load
+from sync.state.alerts import Alert, MessageKind, Telling
 from sync.state.ledger import Ledger, open_ledger
 from sync.state.nouns import RunRequest
+from sync.state.refusal import Refusal
 from tests.acceptance import faults
 from tests.acceptance.project import Process
 from tests.acceptance.sink import Sink, running
 from tests.crash.small import QUICK, SYNC, Settled, Small
-from tests.inbox import Inbox, Mailbox, inbox, mailbox, until
+from tests.inbox import Inbox, Mailbox, inbox, mailbox, tarpit, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,6 +42,12 @@ format = "markdown"
 [alerting]
 to = ["board"]
 max_rejected = 1
+"""
+
+
+NIGHT = """
+[alerts.night]
+url = "env:BOARD_URL"
 """
 
 
@@ -180,6 +195,23 @@ def test_refused_credentials_are_told_once_for_the_destination(synced: Alerting,
     assert board.titles[1:] == ["[Headgate] recovered: auth: destination:sink"]
 
 
+def test_a_failure_is_not_over_because_credentials_are_refused(synced: Alerting, board: Inbox, sink: Sink) -> None:
+    synced.sql("UPDATE vip_cohort SET score = score + 1 WHERE user_id <= 5")
+    for answer in (faults.SERVER_ERROR, faults.Answer(status=401, body=b"no")):
+        sink.faults = (faults.always(answer),)
+        assert synced.again() == "failed"
+        synced.told()
+    assert board.titles == [f"[Headgate] failed: {SYNC}", "[Headgate] auth: destination:sink"]
+
+    sink.faults = ()
+    assert synced.again() == "completed"
+    synced.told()
+    assert set(board.titles[2:]) == {
+        f"[Headgate] recovered: failed: {SYNC}",
+        "[Headgate] recovered: auth: destination:sink",
+    }
+
+
 def test_rejected_records_are_counted_and_nobody_of_them_is_named(
     synced: Alerting, board: Inbox, sink: Sink
 ) -> None:
@@ -243,19 +275,30 @@ def test_a_run_that_did_not_end_in_time_is_told(synced: Alerting, board: Inbox) 
     assert board.titles[1:] == [f"[Headgate] recovered: late: {SYNC}"], "the daemon tells, too"
 
 
-def test_a_run_that_a_defect_of_ours_ended_is_told_though_it_left_no_run(synced: Alerting, board: Inbox) -> None:
+@pytest.mark.parametrize("code", ["HG900", "HG311"])
+def test_a_run_that_could_not_be_made_is_told_though_it_left_none(
+    synced: Alerting, board: Inbox, code: str
+) -> None:
     slot = "2026-01-01T06:00:00Z"
     with synced.ledger() as ledger:
         ledger.request_run(RunRequest(SYNC, slot, "schedule", "scheduler", ledger.now()))
         ledger.take_request(SYNC, slot)
-        ledger.answer_requests(SYNC, [slot], {"status": "failed", "error": {"code": "HG900"}})
+        ledger.answer_requests(SYNC, [slot], {"status": "failed", "error": {"code": code}})
     synced.told()
     assert board.titles == [f"[Headgate] failed: {SYNC}"]
-    assert "(HG900)" in board.text
+    assert f"({code})" in board.text
 
     synced.again()
     synced.told()
     assert board.titles[1:] == [f"[Headgate] recovered: failed: {SYNC}"]
+
+
+def test_a_request_that_was_refused_is_no_failed_run(synced: Alerting) -> None:
+    with synced.ledger() as ledger:
+        for code in ("HG191", "HG301", "HG503", "HG520", "HG525"):
+            ledger.request_run(RunRequest(SYNC, f"api#{code}", "api", "airflow", ledger.now()))
+            ledger.answer_requests(SYNC, [f"api#{code}"], {"status": "failed", "error": {"code": code}})
+            assert synced.told() == 0, code
 
 
 def test_a_run_that_a_blackout_put_off_is_late_only_so_long_after_its_end(synced: Alerting, board: Inbox) -> None:
@@ -273,6 +316,32 @@ def test_a_run_that_a_blackout_put_off_is_late_only_so_long_after_its_end(synced
     synced.mapped(f", blackout: ['{dark}']", "")
     synced.told()
     assert board.titles == [f"[Headgate] late: {SYNC}"]
+
+
+def test_a_run_that_the_source_asks_for_in_a_blackout_is_not_late_in_it(synced: Alerting, board: Inbox) -> None:
+    now = datetime.now(UTC)
+    dark = f"{now - timedelta(hours=3):%H:%M}-{now + timedelta(hours=3):%H:%M}"
+    schedule = f"{{ source: {{ poll: 5m }}, blackout: ['{dark}'] }}"
+    synced.mapped("    mode: mirror", f"    schedule: {schedule}\n    mode: mirror")
+    with synced.ledger() as ledger:
+        ledger.request_run(RunRequest(SYNC, "source-1", "source", "scheduler", ledger.now() - 7200))
+        assert synced.told() == 0
+        ledger.request_run(RunRequest(SYNC, "api#1", "api", "airflow", ledger.now() - 7200))
+        assert synced.told() == 1, "a person's request does not wait for its end"
+    assert board.titles == [f"[Headgate] late: {SYNC}"]
+
+
+def test_a_source_that_nobody_looked_at_since_is_not_stale(
+    synced: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced.mapped("updated_at: updated_at }", "updated_at: updated_at }\n  refresh: { stale_after: 36h }")
+    loaded = load(synced.root)
+    with synced.ledger() as ledger:
+        week = ledger.now() + 7 * 86400
+        monkeypatch.setattr(ledger, "now", lambda: week)
+        seen = observe(ledger, loaded.jobs(), loaded.settings.alerting)
+
+    assert [one.condition for one in seen if one.open] == []
 
 
 def test_what_is_paused_or_gone_is_not_wrong(synced: Alerting, board: Inbox, sink: Sink) -> None:
@@ -354,6 +423,137 @@ def test_many_changes_at_once_are_one_message(project: Alerting, board: Inbox, s
 
     assert board.titles == ["[Headgate] 5 changes"]
     assert board.text.count("headgate approve") == 5
+
+
+def opened(ledger: Ledger, *subjects: str, target: str = "board") -> None:
+    """Alerts that `target` is still to be told of."""
+    told = Telling(MessageKind.OPENED, frozenset({target}), 100.0)
+    facts = {"code": "HG401", "title": "A cohort", "destination": "crm", "status": "failed"}
+    for subject in subjects:
+        alert = Alert(subject, Condition.FAILED, 1, True, 100.0, (target,), 100.0, facts=facts)
+        assert ledger.change_alert(alert, told)
+
+
+def teller(project: Alerting, ledger: Ledger, **options: Any) -> Teller:
+    """Who tells of the project as its files are now."""
+    loaded = load(project.root)
+    ground = Ground(loaded.settings, loaded.jobs(disabled=True))
+    return Teller(ledger, lambda: ground, lambda words: f"headgate {words}", **options)
+
+
+def test_bundles_are_as_long_as_the_service_takes(
+    synced: Alerting, board: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apprise.plugins.custom_json.NotifyJSON.body_maxlen", 2000)
+    with synced.ledger() as ledger:
+        opened(ledger, *(f"sync-{number}" for number in range(12)))
+        assert teller(synced, ledger).send() == 12
+
+    assert 1 < board.asked < 12
+    assert all(len(message["message"]) <= 2000 for message in board.got)
+    assert all(board.text.count(f"failed: sync-{number}\n") == 1 for number in range(12))
+
+
+def test_a_bundle_that_is_refused_is_halved_and_a_message_that_is_holds_no_other_back(
+    synced: Alerting, board: Inbox
+) -> None:
+    board.refuses = lambda message: bool(re.search(r"\bsync-3\b", message)) or len(message) > 2000
+    with synced.ledger() as ledger:
+        opened(ledger, *(f"sync-{number}" for number in range(12)))
+        assert teller(synced, ledger).send() == 11
+        (waiting,) = ledger.messages(waiting=True)
+
+    assert (waiting.subject, waiting.problem) == ("sync-3", "board: it answered with HTTP 400")
+    assert all(board.text.count(f"failed: sync-{number}\n") == 1 for number in range(12) if number != 3)
+
+
+def test_a_notifier_that_refuses_everything_is_not_asked_for_each_message(synced: Alerting, board: Inbox) -> None:
+    board.refuses = lambda message: True
+    with synced.ledger() as ledger:
+        opened(ledger, *(f"sync-{number}" for number in range(32)))
+        assert teller(synced, ledger).send() == 0
+        assert {m.attempts for m in ledger.messages(waiting=True)} == {1}
+
+    assert board.asked < 10
+
+
+def test_a_service_of_incidents_has_one_for_each_alert_and_its_end_resolves_it(
+    synced: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[dict[str, Any]] = []
+
+    def post(_url: str, data: str, **_: Any) -> Any:
+        got.append(json.loads(data))
+        return SimpleNamespace(status_code=202, content=b"")
+
+    monkeypatch.setattr("apprise.plugins.pagerduty.requests.post", post)
+    monkeypatch.setenv("BOARD_URL", f"pagerduty://{'a' * 32}@{'b' * 20}")
+    with synced.ledger() as ledger:
+        opened(ledger, "a", "b", "c", "d", "e")
+        tells = teller(synced, ledger)
+        assert tells.send() == 5
+        assert tells.once() == 5, "there are no such syncs"
+
+    begun, ended = got[:5], got[5:]
+    assert {one["event_action"] for one in begun} == {"trigger"}
+    assert {one["event_action"] for one in ended} == {"resolve"}
+    assert len({one["dedup_key"] for one in begun}) == 5
+    assert {one["dedup_key"] for one in begun} == {one["dedup_key"] for one in ended}
+
+
+def test_a_notifier_that_drips_its_answer_keeps_no_other_waiting(
+    synced: Alerting, board: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.alerts.sending.WITHIN_S", 1.0)
+    path = synced.root / "config.toml"
+    path.write_text(path.read_text() + '\n[alerts.slow]\nurl = "env:SLOW_URL"\n')
+    with tarpit() as port, synced.ledger() as ledger:
+        monkeypatch.setenv("SLOW_URL", f"json://127.0.0.1:{port}/hook")
+        opened(ledger, "a", target="slow")
+        opened(ledger, "b")
+        tells = teller(synced, ledger, every=0.1)
+        tells.start()
+        until(lambda: bool(board.got))
+        until(lambda: any(m.problem for m in ledger.messages(waiting=True)))
+        (waiting, *_) = ledger.messages(waiting=True)
+        tells.close()
+
+    assert waiting.problem == "slow: it did not answer within 1 s"
+
+
+def test_a_message_for_a_notifier_that_only_another_configuration_has_is_left_to_it(
+    synced: Alerting, board: Inbox
+) -> None:
+    path = synced.root / "config.toml"
+    before = path.read_text()
+    with synced.ledger() as ledger:
+        old = teller(synced, ledger)
+        path.write_text(before.replace('["board"]', '["board", "night"]') + NIGHT)
+        opened(ledger, "a", target="night")
+        assert old.send() == 0
+        assert [m.attempts for m in ledger.messages(waiting=True)] == [0]
+
+        assert teller(synced, ledger).send() == 1
+        opened(ledger, "b", target="gone")
+        with ledger._db.write() as connection:
+            connection.exec_driver_sql("UPDATE alert_message SET at = at - 4 * 86400")
+        old.send()
+        given_up = [m.subject for m in ledger.messages() if m.gave_up_at is not None]
+
+    assert given_up == ["b"], "what nobody has for three days is given up by anybody"
+
+
+def test_files_that_a_daemon_refuses_are_told(synced: Alerting, board: Inbox) -> None:
+    Refusal.write(synced.state, 0.0, ["mappings/vip.yaml: unknown key [HG105]"])
+    assert synced.told() == 1
+    assert board.titles == ["[Headgate] refused: project:files"]
+    assert "headgate validate" in board.text
+    synced.here("alert", "mute", "project:files", "--for", "1h", "--reason", "we know").succeeded()
+    synced.here("alert", "unmute", "project:files").succeeded()
+
+    Refusal.withdraw(synced.state)
+    assert synced.told() == 1
+    assert board.titles[1:] == ["[Headgate] recovered: refused: project:files"]
 
 
 def test_alert_test_sends_a_message(project: Alerting, board: Inbox) -> None:

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from sync.alerts.dead_man import DeadMan
-from tests.inbox import inbox, until
+from tests.inbox import inbox, tarpit, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -49,6 +49,48 @@ def test_an_address_that_does_not_answer_or_is_none_is_told_once(
 
     assert [line["event"] for line in said] == ["dead_man_not_reached"]
     assert "canary" not in str(said)
+
+
+def test_it_is_not_asked_for_while_the_daemon_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    works = [False]
+    with inbox() as watcher, structlog.testing.capture_logs() as said:
+        monkeypatch.setenv("SWITCH", watcher.url)
+        switch = DeadMan("env:SWITCH", Path(), lambda: works[0])
+        switch.beat()
+        until(lambda: bool(said))
+        works[0] = True
+        switch.beat()
+        until(lambda: watcher.asked == 1)
+        switch.close()
+
+    assert [line["event"] for line in said] == ["dead_man_not_reached", "dead_man_reached"]
+
+
+def test_whatever_goes_wrong_once_it_is_asked_for_after_the_next_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    with inbox() as watcher, structlog.testing.capture_logs() as said:
+        monkeypatch.setenv("SWITCH", watcher.url)
+        monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/being-replaced.pem")
+        switch = DeadMan("env:SWITCH", Path())
+        switch.beat()
+        until(lambda: bool(said))
+        monkeypatch.delenv("SSL_CERT_FILE")
+        switch.beat()
+        until(lambda: watcher.asked == 1)
+        switch.close()
+
+    assert [line["event"] for line in said] == ["dead_man_not_reached", "dead_man_reached"]
+
+
+def test_a_watcher_that_drips_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sync.alerts.dead_man._TIMEOUT_S", 0.2)
+    with tarpit() as slow, structlog.testing.capture_logs() as said:
+        monkeypatch.setenv("SWITCH", f"http://127.0.0.1:{slow}/")
+        switch = DeadMan("env:SWITCH", Path())
+        switch.beat()
+        until(lambda: bool(said))
+        switch.close()
+
+    assert [line["event"] for line in said] == ["dead_man_not_reached"]
 
 
 def test_a_watcher_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

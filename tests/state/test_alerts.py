@@ -62,7 +62,7 @@ def test_many_threads_that_saw_the_same_change_make_one_message(ledger):
 
 def test_what_waits_for_the_same_notifier_is_superseded_and_what_was_claimed_is_not(ledger):
     ledger.change_alert(ALERT, TWO)
-    assert [m.target for m in ledger.claim_messages(me(), 60)] == ["mail"]
+    assert [m.target for m in ledger.claim_messages(me(), "mail", 60)] == ["mail"]
 
     over = Telling(MessageKind.RECOVERED, frozenset({"slack", "mail"}), 100.0)
     ledger.change_alert(replace(ALERT, number=2, open=False), over)
@@ -75,17 +75,21 @@ def test_a_claim_takes_all_of_one_notifier_in_order_and_nobody_elses(ledger):
     for number, subject in enumerate("abc"):
         ledger.change_alert(replace(ALERT, subject=subject), TWO if number == 1 else OPENED)
 
-    mine = ledger.claim_messages(me(), 60)
+    assert sorted(ledger.due_targets()) == ["mail", "slack"]
+    mine = ledger.claim_messages(me(), "slack", 60)
     assert [(m.target, m.subject) for m in mine] == [("slack", "a"), ("slack", "b"), ("slack", "c")]
-    assert [m.target for m in ledger.claim_messages(me(), 60)] == ["mail"]
-    assert ledger.claim_messages(me(), 60) == []
+    assert sorted(ledger.due_targets()) == ["mail"]
+    assert ledger.claim_messages(me(), "slack", 60) == []
+    assert [m.target for m in ledger.claim_messages(me(), "mail", 60)] == ["mail"]
+    assert ledger.claim_messages(me(), "mail", 60) == []
+    assert ledger.waiting_messages() == 4
 
 
 def test_a_claim_that_ran_out_is_the_next_ones(ledger):
     ledger.change_alert(ALERT, OPENED)
-    first = ledger.claim_messages(me(), 0.0)
+    first = ledger.claim_messages(me(), "slack", 0.0)
 
-    again = ledger.claim_messages(me(), 60)
+    again = ledger.claim_messages(me(), "slack", 60)
 
     assert [m.id for m in first] == [m.id for m in again]
     assert again[0].attempts == 1
@@ -94,43 +98,53 @@ def test_a_claim_that_ran_out_is_the_next_ones(ledger):
 def test_the_claim_of_a_process_that_died_is_the_next_ones_at_once(ledger):
     ledger.change_alert(ALERT, OPENED)
     claim = "import sys; from sync.state.holder import me; from sync.state.ledger import open_ledger; "
-    claim += "from pathlib import Path; print(len(open_ledger(Path(sys.argv[1])).claim_messages(me(), 600)))"
+    claim += "from pathlib import Path; ledger = open_ledger(Path(sys.argv[1])); "
+    claim += "print(len(ledger.claim_messages(me(), 'slack', 600)))"
     done = subprocess.run([sys.executable, "-c", claim, str(ledger.path)], capture_output=True, text=True)
     assert done.stdout.strip() == "1", done.stderr
 
-    assert len(ledger.claim_messages(me(), 60)) == 1
+    assert len(ledger.claim_messages(me(), "slack", 60)) == 1
 
 
 def test_what_was_sent_is_not_due_any_more(ledger):
     ledger.change_alert(ALERT, OPENED)
-    assert ledger.due_messages()
-    ledger.end_messages(me(), ledger.claim_messages(me(), 60), most=LONG)
+    assert list(ledger.due_targets()) == ["slack"]
+    ledger.end_messages(me(), ledger.claim_messages(me(), "slack", 60), most=LONG)
 
-    assert not ledger.due_messages()
+    assert ledger.due_targets() == {}
     assert ledger.messages()[0].sent_at is not None
 
 
 def test_what_was_not_taken_is_tried_later_and_holds_back_what_came_after(ledger):
     ledger.change_alert(ALERT, OPENED)
-    ledger.end_messages(me(), ledger.claim_messages(me(), 60), "it answered with HTTP 500", after=600, most=LONG)
+    claimed = ledger.claim_messages(me(), "slack", 60)
+    ledger.end_messages(me(), claimed, "it answered with HTTP 500", after=600, most=LONG)
     ledger.change_alert(replace(ALERT, subject="other"), OPENED)
 
-    assert ledger.claim_messages(me(), 60) == [], "messages of one notifier keep their order"
+    assert ledger.claim_messages(me(), "slack", 60) == [], "messages of one notifier keep their order"
     assert [m.problem for m in ledger.messages(waiting=True)] == ["it answered with HTTP 500", ""]
 
 
 def test_what_nobody_took_for_too_long_is_given_up(ledger):
     ledger.change_alert(ALERT, OPENED)
-    ledger.end_messages(me(), ledger.claim_messages(me(), 60), "no answer", after=600, most=-1.0)
+    ledger.end_messages(me(), ledger.claim_messages(me(), "slack", 60), "no answer", after=600, most=-1.0)
 
     assert ledger.messages(waiting=True) == []
     assert ledger.messages()[0].gave_up_at is not None
 
 
+def test_whoever_a_message_was_given_up_for_was_not_told_of_its_alert(ledger):
+    ledger.change_alert(replace(ALERT, told=("mail", "slack")), TWO)
+    ledger.end_messages(me(), ledger.claim_messages(me(), "slack", 60), "no answer", after=600, most=-1.0)
+    ledger.end_messages(me(), ledger.claim_messages(me(), "mail", 60), "no answer", after=600, most=LONG)
+
+    assert ledger.alerts() == [replace(ALERT, told=("mail",), number=2)]
+
+
 def test_whoever_lost_its_claim_ends_nothing(ledger):
     ledger.change_alert(ALERT, OPENED)
-    lost = ledger.claim_messages("another", 0.0)
-    ledger.claim_messages(me(), 60)
+    lost = ledger.claim_messages("another", "slack", 0.0)
+    ledger.claim_messages(me(), "slack", 60)
 
     ledger.end_messages("another", lost, most=LONG)
 
@@ -139,12 +153,12 @@ def test_whoever_lost_its_claim_ends_nothing(ledger):
 
 def test_messages_of_long_ago_go(ledger):
     ledger.change_alert(ALERT, OPENED)
-    ledger.end_messages(me(), ledger.claim_messages(me(), 60), most=LONG)
+    ledger.end_messages(me(), ledger.claim_messages(me(), "slack", 60), most=LONG)
     with ledger._db.write() as connection:
         connection.exec_driver_sql("UPDATE alert_message SET sent_at = sent_at - 40 * 86400")
 
     ledger.change_alert(replace(ALERT, number=2), OPENED)
-    ledger.end_messages(me(), ledger.claim_messages(me(), 60), most=LONG)
+    ledger.end_messages(me(), ledger.claim_messages(me(), "slack", 60), most=LONG)
 
     assert len(ledger.messages()) == 1
 

@@ -63,6 +63,7 @@ class Standstill:
     ticked: float = 0.0
     refused: str = ""
     late: float = 0.0
+    ticking: bool = True
 
 
 @pytest.fixture

@@ -98,10 +98,47 @@ def test_whoever_heard_that_it_began_hears_that_it_ended_while_it_was_muted() ->
     assert told.sinces[-1] == 100
 
 
-def test_the_end_is_told_to_those_who_were_told_of_the_beginning_though_others_are_told_now() -> None:
+def test_the_end_is_told_to_those_who_were_told_of_the_beginning_and_to_no_others() -> None:
     told = Told().look(OPEN, 100).look(replace(OVER, targets=frozenset({"mail"})), 200)
 
-    assert told.news == [("opened", ["slack"]), ("recovered", ["mail", "slack"])]
+    assert told.news == [("opened", ["slack"]), ("recovered", ["slack"])]
+
+
+def test_a_notifier_that_comes_while_it_is_open_is_told_of_it_and_no_other_again() -> None:
+    both = replace(OPEN, targets=frozenset({"mail", "slack"}))
+    told = Told(Rules(repeat_after=3600)).look(OPEN, 100).look(both, 3000).look(both, 3800).look(OVER, 4000)
+
+    assert told.news == [
+        ("opened", ["slack"]),
+        ("opened", ["mail"]),
+        ("reminder", ["mail", "slack"]),
+        ("recovered", ["mail", "slack"]),
+    ]
+    assert told.sinces == [100] * 4, "mail hears since when it is so"
+
+
+def test_a_notifier_that_is_renamed_while_it_is_open_is_told_under_its_new_name() -> None:
+    told = Told().look(OPEN, 100).look(replace(OPEN, targets=frozenset({"chat"})), 200)
+
+    assert told.news == [("opened", ["slack"]), ("opened", ["chat"])]
+
+
+def test_another_thing_to_decide_on_is_told_at_most_every_hour() -> None:
+    told = Told()
+    for now in range(0, 3 * 3600, 600):
+        told.look(replace(OPEN, about=f"p{now // 600}"), now)
+    for now in range(4 * 3600, 6 * 3600, 600):
+        told.look(replace(OPEN, about="last"), now)
+
+    assert told.kinds == ["opened", "changed", "changed", "changed"]
+    assert told.alert is not None
+    assert told.alert.facts["told_of"] == "last"
+
+
+def test_what_was_told_by_an_older_version_is_not_told_as_changed() -> None:
+    told = Told().look(OPEN, 100).look(replace(OPEN, about="p1"), 9000)
+
+    assert told.kinds == ["opened"]
 
 
 def test_whoever_asked_for_the_end_alone_is_told_of_it_alone() -> None:
@@ -155,6 +192,26 @@ def test_what_settles_as_over_is_told_as_over() -> None:
         told.look(OVER, later)
 
     assert told.kinds[6:] == ["flapping", "recovered"]
+
+
+def test_what_began_to_go_on_and_off_while_it_was_muted_is_told_when_it_is_heard_again() -> None:
+    told = Told(Rules(flapping=6))
+    for turn in range(40):
+        told.look(OPEN if turn % 2 == 0 else OVER, turn * 60, muted=turn < 20)
+    for later in range(2400, 2400 + 7200, 60):
+        told.look(OVER, later)
+
+    assert told.kinds == ["flapping", "recovered"]
+
+
+def test_what_went_on_and_off_only_while_it_was_muted_is_not_told_as_over() -> None:
+    told = Told(Rules(flapping=6))
+    for turn in range(20):
+        told.look(OPEN if turn % 2 == 0 else OVER, turn * 60, muted=True)
+    for later in range(1200, 1200 + 7200, 60):
+        told.look(OVER, later, muted=True)
+
+    assert told.look(OVER, 9000).news == []
 
 
 def test_changes_that_are_kept_do_not_grow_without_end() -> None:

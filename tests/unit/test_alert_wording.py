@@ -25,6 +25,7 @@ FACTS: dict[Condition, dict[str, Any]] = {
     Condition.STALE: {"newest": NOON - 86400, "limit": 7200},
     Condition.DRIFT: {"rows": 10, "min": 5000, "max": None, "usual": 8000},
     Condition.LATE: {"due": NOON - 7200, "begun": True},
+    Condition.REFUSED: {"problems": 2},
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ class Clock:
     ticked: float = 0.0
     refused: str = ""
     late: float = 0.0
+    ticking: bool = True
 
 
 @pytest.fixture
@@ -185,7 +186,12 @@ def test_every_panel_of_the_dashboard_asks_for_metrics_that_exist() -> None:
 def test_nearly_every_metric_is_looked_at_by_an_alert_or_a_panel() -> None:
     asked = (ROOT / "deploy/grafana/headgate.json").read_text() + str([rule["expr"] for rule in rules()])
     unseen = {metric.name for metric in METRICS if metric.name not in asked}
-    assert unseen == {"headgate_last_tick_timestamp_seconds", "headgate_last_run_timestamp_seconds"}
+    assert unseen == {
+        "headgate_last_tick_timestamp_seconds",
+        "headgate_last_run_timestamp_seconds",
+        "headgate_alert_messages_waiting",
+        "headgate_alert_last_look_timestamp_seconds",
+    }
 
 
 def test_a_query_for_what_there_is_not_is_found() -> None:
@@ -213,7 +219,7 @@ def test_a_daemon_that_turns_and_ticks_is_alive_and_ready(ledger: Ledger) -> Non
     vitals = Vitals(ledger, Clock(), Pulse())
 
     assert answer(vitals.alive())[0] == answer(vitals.ready())[0] == 200
-    assert [check.check for check in vitals.ready()] == ["draining", "loop", "clock", "files", "ledger"]
+    assert [check.check for check in vitals.ready()] == ["draining", "loop", "clock", "alerts", "files", "ledger"]
 
 
 @pytest.mark.parametrize(
@@ -245,6 +251,20 @@ def test_a_main_loop_that_does_not_turn_is_dead_unless_it_drains(ledger: Ledger,
     assert failing(vitals.alive()) == []
 
 
+def test_nobody_who_looks_for_alerts_is_not_ready_and_does_not_work(ledger: Ledger, monkeypatch) -> None:
+    looking = Pulse()
+    clock = Clock()
+    vitals = Vitals(ledger, clock, Pulse(), looking=looking)
+    assert vitals.working()
+    clock.ticking = False
+    assert not vitals.working()
+    clock.ticking = True
+    monkeypatch.setattr(looking, "_last", time.monotonic() - 600)
+
+    assert failing(vitals.ready()) == ["alerts"]
+    assert not vitals.working()
+
+
 def test_a_ledger_that_cannot_be_written_is_not_ready(ledger: Ledger, monkeypatch) -> None:
     def full() -> None:
         raise StateError("the disk is full", code="HG313")
@@ -253,6 +273,7 @@ def test_a_ledger_that_cannot_be_written_is_not_ready(ledger: Ledger, monkeypatc
     vitals = Vitals(ledger, Clock(), Pulse())
 
     assert failing(vitals.ready()) == ["ledger"]
+    assert not vitals.working()
     assert "HG313" in str(answer(vitals.ready()))
 
 
