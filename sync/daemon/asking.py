@@ -30,17 +30,19 @@ class Asking:
     def __init__(self, state: State, clock: Clock) -> None:
         self.state, self._clock = state, clock
 
-    def syncs(self) -> Iterator[tuple[SyncJob, Schedule]]:
-        """The syncs that may be asked for now, each with its schedule.
+    def syncs(self, *, all: bool = False) -> Iterator[tuple[SyncJob, Schedule]]:
+        """The syncs that may be asked for now, each with its schedule, or `all` that are not disabled.
 
-        One that is disabled, paused or in a blackout is left out: what happens meanwhile is seen afterwards.
+        One that is paused or in a blackout is asked for afterwards.
         """
         now, paused = datetime.now(UTC), self.state.paused()
         for name, job in self._clock.jobs.items():
             schedule = job.sync.schedule
             if schedule is None or job.sync.disabled or not (schedule.after or schedule.dbt or schedule.source):
                 continue
-            if pause_of(paused, name, job.destination) is None and blackout_of(schedule).around(now) is None:
+            if all or (
+                pause_of(paused, name, job.destination) is None and blackout_of(schedule).around(now) is None
+            ):
                 yield job, schedule
 
     def seen(self, job: SyncJob, fact: str) -> str | None:

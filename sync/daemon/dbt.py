@@ -18,14 +18,15 @@ import structlog
 from sync.daemon.asking import Asking
 from sync.engine.job import SyncJob
 from sync.files import named
-from sync.mapping import Dbt
+from sync.mapping import Dbt, Schedule
 
 __all__ = ["HEARD", "DbtRuns", "Invocation", "failure", "read_results"]
 
 log = structlog.get_logger("headgate.daemon")
 
 HEARD = "dbt heard"
-"""The fact that a webhook leaves: its name and the run it told of."""
+"""The fact that a webhook or a file leaves: its name and the newest run of it from which something follows."""
+_ASKED = "dbt asked"
 
 _MOST_BYTES = 64 * 1024 * 1024
 _SETTLES_S = 10.0  # dbt writes into the file itself: while it does, the file is no JSON
@@ -52,17 +53,23 @@ class DbtRuns:
         self._files: dict[Path, tuple[tuple[int, ...], Invocation | None]] = {}
 
     def look(self) -> None:
-        """Ask for what follows from dbt runs that ended since the last look."""
-        waiting = [(job, schedule.dbt) for job, schedule in self._asking.syncs() if schedule.dbt is not None]
-        paths = {self._root / dbt.run_results.expanduser() for _, dbt in waiting if dbt.run_results is not None}
+        """Ask for what follows from dbt runs that ended since the last look.
+
+        Files are looked at also while their sync may not be asked for: dbt writes over them.
+        """
+        files = [
+            (job, dbt, self._root / dbt.run_results.expanduser())
+            for job, dbt in _after_dbt(self._asking.syncs(all=True))
+            if dbt.run_results is not None
+        ]
+        paths = {path for _, _, path in files}
         self._files = {path: kept for path, kept in self._files.items() if path in paths}
         for path in paths:
             self._read(path)
-        for job, dbt in waiting:
-            if dbt.run_results is not None:
-                self._look_at(job, dbt, self._root / dbt.run_results.expanduser())
-            else:
-                self._listen(job, str(dbt.webhook))
+        for job, dbt, path in files:
+            self._look_at(job, dbt, path)
+        for job, dbt in _after_dbt(self._asking.syncs()):
+            self._ask(job, dbt)
 
     def _read(self, path: Path) -> None:
         """Read a file that changed; one that cannot be read is tried again when it changes again."""
@@ -88,19 +95,29 @@ class DbtRuns:
         if before is None and (invocation is not None or not path.exists()):
             self._asking.see(job, fact, None, invocation.id if invocation is not None else "")
             return
-        if invocation is None or before is None or invocation.id == before or invocation.command not in _BUILDS:
+        if invocation is None or before is None or invocation.id == before or not _builds(invocation, dbt):
             return
         why = failure(invocation, dbt.models)
         if not why:
-            self._asking.ask(job, fact, before, invocation.id, f"dbt-{invocation.id}")
-        elif self._asking.see(job, fact, before, invocation.id):
+            self._asking.see(job, HEARD, self._asking.seen(job, HEARD), f"{dbt.run_results}/{invocation.id}")
+        if self._asking.see(job, fact, before, invocation.id) and why:
             log.warning("dbt_run_failed", sync=job.name, invocation=invocation.id, why=why)
 
-    def _listen(self, job: SyncJob, webhook: str) -> None:
-        fact = f"dbt {webhook}"
-        heard, before = self._asking.seen(job, HEARD), self._asking.seen(job, fact)
-        if heard is not None and heard != before and heard.startswith(f"{webhook}/"):
-            self._asking.ask(job, fact, before, heard, f"dbt-{heard.replace('/', '-')}")
+    def _ask(self, job: SyncJob, dbt: Dbt) -> None:
+        """Ask for the run that follows from what was heard last."""
+        heard, before = self._asking.seen(job, HEARD), self._asking.seen(job, _ASKED)
+        told, _, run = (heard or "").rpartition("/")
+        if heard != before and told == (dbt.webhook or str(dbt.run_results)):
+            self._asking.ask(job, _ASKED, before, str(heard), f"dbt-{told}-{run}" if dbt.webhook else f"dbt-{run}")
+
+
+def _after_dbt(syncs: Iterator[tuple[SyncJob, Schedule]]) -> Iterator[tuple[SyncJob, Dbt]]:
+    return ((job, schedule.dbt) for job, schedule in syncs if schedule.dbt is not None)
+
+
+def _builds(invocation: Invocation, dbt: Dbt) -> bool:
+    """May something follow from such a command. A `dbt test` builds no model."""
+    return invocation.command in _BUILDS and not (dbt.models and invocation.command == "test")
 
 
 def read_results(path: Path) -> Invocation:

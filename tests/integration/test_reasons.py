@@ -272,6 +272,43 @@ def test_a_new_invocation_asks_for_one_run(dbt: Dbt) -> None:
     assert dbt.look() == dbt.look() == ["dbt-two"]
 
 
+@pytest.mark.parametrize("next", ["generate", "build"], ids=["docs generate", "a build that fails"])
+def test_a_build_during_a_pause_is_not_lost_by_what_dbt_does_next(dbt: Dbt, next: str) -> None:
+    dbt.look()
+    dbt.ledger.pause("mine", "moving")
+    for data in (results("one"), results("two"), results("three", {"model.shop.vip": "error"}, which=next)):
+        dbt.write(data)
+        assert dbt.look() == []
+    dbt.ledger.pause("mine", None)
+
+    assert dbt.look() == dbt.look() == ["dbt-two"]
+    dbt.write(results("four"))
+    assert dbt.look() == ["dbt-two", "dbt-four"]
+
+
+def test_tests_after_a_run_of_the_named_models_are_no_failure_of_theirs(dbt: Dbt) -> None:
+    dbt.schedule["models"] = ["vip"]
+    dbt.look()
+    dbt.write(results("one", which="run"))
+    with capture_logs() as logs:
+        dbt.look()
+        dbt.write(results("two", {"test.shop.unique_vip.1": "fail"}, which="test"))
+        assert dbt.look() == ["dbt-one"]
+
+    assert [entry["event"] for entry in logs] == ["due"]
+
+
+def test_another_file_to_wait_for_begins_anew(dbt: Dbt) -> None:
+    dbt.look()
+    dbt.ledger.pause("mine", "moving")
+    dbt.write(results("one"))
+    dbt.look()
+    dbt.ledger.pause("mine", None)
+    dbt.schedule["run_results"] = "../target/other.json"
+
+    assert dbt.look() == []
+
+
 def test_the_first_invocation_ever_asks_where_there_was_no_file_before(dbt: Dbt) -> None:
     assert dbt.look() == []
     dbt.write(results("one"))
