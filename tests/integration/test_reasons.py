@@ -6,8 +6,11 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -606,12 +609,44 @@ def test_a_slow_source_keeps_nobody_waiting_and_a_stop_is_not_held_up(ledger: Le
     looker.keep_looking()
 
     assert begun.wait(10)
-    assert [t.name for t in threading.enumerate()].count("headgate-moves") == 1
+    (thread,) = (t for t in threading.enumerate() if t.name.startswith("headgate-moves"))
     stop.set()
     answered.set()
-    assert looker._thread is not None
-    looker._thread.join(10)
-    assert not looker._thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_source_that_does_not_answer_keeps_no_other_waiting_and_is_told_of_once(
+    ledger: Ledger, warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sync.daemon.moves._PATIENCE_S", 0.0)
+    answered = threading.Event()
+
+    def blocked() -> Source:
+        assert answered.wait(30)
+        return opened()
+
+    opened = partial(open_source, "w", {"type": "duckdb", "path": warehouse.name}, warehouse.parent)
+    schedule = {"source": {"poll": "1s"}}
+    theirs = job("theirs", schedule, blocked)
+    elsewhere = theirs.cohort.source.model_copy(update={"connection": "locked"})
+    theirs = replace(theirs, cohort=theirs.cohort.model_copy(update={"source": elsewhere}))
+    looker = Moves(asking(ledger, theirs, job("mine", schedule, opened)), threading.Event())
+    with capture_logs() as logs:
+        looker.keep_looking()
+        while ledger.note("mine", "source") is None:
+            time.sleep(0.01)
+        change(warehouse, "INSERT INTO vip VALUES (2)")
+        while not any(entry["event"] == "source_untold" for entry in logs) or not asked(ledger):
+            looker.keep_looking()
+            time.sleep(0.01)
+        looker.keep_looking()
+
+    assert [entry["sync"] for entry in logs if entry["event"] == "source_untold"] == ["theirs"]
+    assert asked(ledger, "theirs") == []
+    answered.set()
+    looker.look()
+    assert ledger.note("theirs", "source") is not None
 
 
 # --- all of them -----------------------------------------------------------------------------------------------
