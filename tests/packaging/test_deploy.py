@@ -74,6 +74,7 @@ def test_the_units_settings_are_no_strangers_to_systemd() -> None:
     assert parser.sections() == ["Unit", "Service", "Install"]
     assert setting("Type") == ["notify"]
     assert int(setting("WatchdogSec")[0]) > 60, "a locked ledger is waited for half a minute"
+    assert setting("TimeoutStartSec") == ["30min"], "a large ledger is checked for longer than the default of 90 s"
     assert "ProcSubset" not in parser["Service"], "the boot's id stands outside of the processes' own part"
 
 
