@@ -47,6 +47,7 @@ WRITES = (
     "request_run",
     "notice",
     "take_request",
+    "withdraw",
     "answer_requests",
     "ask",
     "create",

@@ -19,6 +19,7 @@ from sync.cli.doctor_state import encryption, loose, loose_secrets
 from sync.cli.options import Options
 from sync.cli.options import command as _command
 from sync.cli.room import rooms
+from sync.durations import format_duration
 from sync.errors import HeadgateError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sync.state.alerts import AlertMessage
 
 _LOW_DISK = 1 << 30
+_ENDS_SOON = 14 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def _state(session: Session) -> Iterator[Check]:
     if ledger.ok:
         yield from _every("state files", lambda: _files(session))
         yield _guard("audit log", lambda: _audit(session))
+        yield from _every("tokens", lambda: _tokens(session))
 
 
 def _every(name: str, checks: Callable[[], Iterator[Check]]) -> list[Check]:
@@ -192,6 +195,17 @@ def _audit(session: Session) -> Check:
     if not result.ok:
         return Check("audit log", False, result.findings[0].message, session.command("audit verify"))
     return Check("audit log", True, f"{words.several(result.events, 'event')}, {result.witnessed:,} vouched for")
+
+
+def _tokens(session: Session) -> Iterator[Check]:
+    """Which tokens end soon: whoever has one is refused from then on."""
+    now = session.ledger.now()
+    for token in session.ledger.access.tokens():
+        left, life = token.expires_at - now, token.expires_at - token.created_at
+        if token.valid(now) and left < min(_ENDS_SOON, life / 5):
+            message = f"ends in {format_duration(left)}"
+            fix = f"make another one for whoever has it: {session.command('token create NAME ...')}"
+            yield Check(f"token {token.name}", True, message, fix, warning=True)
 
 
 def _connections(session: Session) -> Iterator[Check]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from sync.operators.client import HELD, Client, Refused, told, why_not
+from sync.operators.client import HELD, Client, Refused, address, told, why_not
 
 __all__ = ["HeadgateRunOperator", "HeadgateRunTrigger"]
 
@@ -47,6 +48,7 @@ class HeadgateRunOperator(BaseOperator):
         super().__init__(**kwargs)
         self.sync, self.conn_id, self.reason = sync, conn_id, reason
         self.accept, self.timeout, self.poll, self.deferrable = tuple(accept), timeout, poll, deferrable
+        self._request = ""  # what was asked for and is waited for here
 
     def execute(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Ask, and wait: in the triggerer, or here where `deferrable` is off."""
@@ -57,6 +59,7 @@ class HeadgateRunOperator(BaseOperator):
         try:
             request = client.ask(self.sync, key=_key(names), reason=self.reason or f"Airflow task {self.task_id}")
             if not self.deferrable:
+                self._request = request
                 return self._judged(client.wait(self.sync, request, every=self.poll, timeout=self.timeout))
         except Refused as error:
             raise AirflowFailException(str(error)) from None
@@ -65,6 +68,11 @@ class HeadgateRunOperator(BaseOperator):
         trigger = HeadgateRunTrigger(self.conn_id, self.sync, request, self.poll)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
         raise AssertionError("defer does not return")
+
+    def on_kill(self) -> None:
+        """The task is ended while it waits in a worker: a run that has not begun is not made."""
+        if self._request:
+            _withdraw(self.conn_id, self.sync, self._request)
 
     def execute_complete(
         self,
@@ -114,13 +122,22 @@ class HeadgateRunTrigger(BaseTrigger):
                     return
                 await asyncio.sleep(self.poll)
 
+    async def on_kill(self) -> None:
+        """A person ended the task: a run that has not begun is not made. Airflow calls it from 3.3 on."""
+        await asyncio.to_thread(_withdraw, self.conn_id, self.sync, self.request)
+
+
+def _withdraw(conn_id: str, sync: str, request: str) -> None:
+    """Nobody waits for a run any more; where it has begun, or the daemon does not answer, it goes on."""
+    with suppress(Refused, httpx.HTTPError):
+        _client(conn_id).withdraw(sync, request, reason="the Airflow task was ended")
+
 
 def _client(conn_id: str) -> Client:
-    """The daemon and the token of a connection; its schema or type says whether it is https."""
+    """The daemon and the token of a connection; its host, schema or type says whether it is https."""
     found = BaseHook.get_connection(conn_id)
     scheme = "https" if "https" in (found.schema, found.conn_type) else "http"
-    port = f":{found.port}" if found.port else ""
-    return Client(f"{scheme}://{found.host}{port}", found.password or "")
+    return Client(address(found.host or "", found.port, scheme), found.password or "")
 
 
 def _key(names: Sequence[Any]) -> str:

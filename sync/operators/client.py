@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx
 
-__all__ = ["HELD", "Client", "Refused", "read", "told", "why_not"]
+__all__ = ["HELD", "Client", "Refused", "address", "read", "told", "why_not"]
 
 HELD = 3
 """The exit code of a run that waits for a person."""
 
 _TIMEOUT = 30.0
 _API = "/api/v1"
+_NOT_OURS = "not by a daemon of headgate: look at the address"
 
 
 class Refused(Exception):
@@ -42,7 +43,12 @@ class Client:
         """
         with httpx.Client(**self.options) as http:
             answer = http.post(f"/syncs/{sync}/runs", json={"reason": reason}, headers={"Idempotency-Key": key})
-        return str(read(answer)["id"])
+        return str(read(answer, "id")["id"])
+
+    def withdraw(self, sync: str, request: str, *, reason: str) -> None:
+        """Ask for the run no more, where it has not begun. Raises `Refused`, and `httpx.HTTPError`."""
+        with httpx.Client(**self.options) as http:
+            read(http.post(f"/syncs/{sync}/requests/{request}/withdraw", json={"reason": reason}), "id")
 
     def wait(self, sync: str, request: str, *, every: float, timeout: float) -> dict[str, Any]:
         """The report of a request, once it has ended; silence is waited out. Raises `Refused`, `TimeoutError`."""
@@ -57,27 +63,40 @@ class Client:
                 time.sleep(every)
 
 
+def address(host: str, port: int | None, scheme: str) -> str:
+    """The daemon's address, of what a connection has; the host may be a whole URL."""
+    url = host.rstrip("/") if "://" in host else f"{scheme}://{host}"
+    return f"{url}:{port}" if port and not httpx.URL(url).port else url
+
+
 def told(get: Any) -> dict[str, Any] | None:
     """The report that a request's address gives; None where it has not ended, or nobody answers now."""
     try:
-        answer = read(get())
+        answer = read(get(), "status", "report")
     except httpx.HTTPError:
         return None
-    return dict(answer["report"] or {}) if answer["status"] == "ended" else None
+    if answer["status"] != "ended":
+        return None
+    if not isinstance(answer["report"], dict):
+        raise Refused(_NOT_OURS)
+    return answer["report"]
 
 
-def read(answer: httpx.Response) -> dict[str, Any]:
-    """An answer's document. Raises `Refused`, or `httpx.HTTPStatusError` where asking again may help."""
+def read(answer: httpx.Response, *names: str) -> dict[str, Any]:
+    """An answer's document, which has these names.
+
+    Raises `Refused`, or `httpx.HTTPStatusError` where asking again may help.
+    """
     if answer.status_code in (408, 429) or answer.status_code >= 500:
         answer.raise_for_status()
     try:
         document: dict[str, Any] = answer.json()
         if answer.is_success:
-            return document
+            return {name: document[name] for name in names}
         words = [document["detail"], *document["errors"], document["fix"]]
         raise Refused(f"{document['code']}: {'; '.join(filter(None, words))}")
     except (ValueError, KeyError, TypeError):
-        raise Refused(f"{answer.status_code}, and not by a daemon of headgate: look at the address") from None
+        raise Refused(f"{answer.status_code}, and {_NOT_OURS}") from None
 
 
 def why_not(report: Mapping[str, Any], accept: Collection[int] = (0,)) -> str:
@@ -88,6 +107,8 @@ def why_not(report: Mapping[str, Any], accept: Collection[int] = (0,)) -> str:
     code = report.get("exit_code", 1)
     if code in accept:
         return ""
+    if report.get("withdrawn"):
+        return "the request was withdrawn before its run began"
     if code == HELD:
         rules = ", ".join(verdict["guardrail"] for verdict in report.get("held", []))
         return f"plan {report.get('plan')} is held ({rules}): it waits for a decision"

@@ -333,6 +333,10 @@ class State(StateReader):
         """Mark a request as taken; False where somebody took it."""
 
     @abstractmethod
+    def withdraw(self, sync: str, slot: str, report: Mapping[str, Any], events: Sequence[Event] = ()) -> bool:
+        """Answer a request before anybody takes it; False, and nothing is kept, where somebody took it."""
+
+    @abstractmethod
     def answer_requests(
         self, sync: str, slots: Iterable[str], report: Mapping[str, Any], *, until: float | None = None
     ) -> None:

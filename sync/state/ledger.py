@@ -142,6 +142,17 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
             return connection.execute(take.values(taken_at=NOW)).rowcount == 1
 
     @durable
+    def withdraw(self, sync: str, slot: str, report: Mapping[str, Any], events: Sequence[Event] = ()) -> bool:
+        """Answer a request before anybody takes it; False, and nothing is kept, where somebody took it."""
+        table = tables.run_request
+        end = update(table).where(table.c.sync == sync, table.c.slot == slot, table.c.taken_at.is_(None))
+        with self._db.write() as connection:
+            values = {"taken_at": NOW, "ended_at": NOW, "report": rows.to_json(dict(report))}
+            done = connection.execute(end.values(values)).rowcount == 1
+            self._record(connection, events if done else ())
+        return done
+
+    @durable
     def answer_requests(
         self, sync: str, slots: Iterable[str], report: Mapping[str, Any], *, until: float | None = None
     ) -> None:

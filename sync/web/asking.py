@@ -11,12 +11,12 @@ from fastapi import Header, Response
 from sync.engine.job import SyncJob
 from sync.engine.pauses import refuse_paused
 from sync.state.holder import alive
-from sync.state.nouns import Event, RequestKind, RunRequest
+from sync.state.nouns import Event, RequestKind, RunRequest, RunStatus
 from sync.web.callers import Caller
 from sync.web.problems import Refused
 from sync.web.shapes import RequestView
 
-__all__ = ["IdempotencyKey", "ask", "view"]
+__all__ = ["IdempotencyKey", "ask", "view", "withdraw"]
 
 IdempotencyKey = Annotated[
     str,
@@ -39,6 +39,18 @@ def ask(caller: Caller, job: SyncJob, kind: RequestKind, reason: str, key: str, 
     digest = hashlib.sha256("\0".join((kind, job.name, reason)).encode()).hexdigest()
     kept = caller.site.access.ask(caller.token, made, event, key, digest)
     response.headers["Location"] = f"/api/v1/syncs/{kept.sync}/requests/{kept.slot}"
+    return view(caller, kept)
+
+
+def withdraw(caller: Caller, request: RunRequest, reason: str) -> RequestView:
+    """End a request that nobody took yet; it stays withdrawn. Raises `Refused` where its run has begun."""
+    report = {"sync": request.sync, "status": RunStatus.CANCELLED.value, "withdrawn": True, "exit_code": 1}
+    event = Event(caller.actor, "request.withdrawn", request.sync, {"request": request.slot, "reason": reason})
+    caller.site.state.withdraw(request.sync, request.slot, report, [event])
+    kept = caller.site.state.request(request.sync, request.slot) or request
+    if not (kept.report or {}).get("withdrawn"):
+        fix = "wait for its report; a sync that is paused begins no other run"
+        raise Refused(409, "HG817", "the run that was asked for has begun, or has ended", fix=fix)
     return view(caller, kept)
 
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Response
 
 from sync.engine.job import SyncJob
 from sync.health import standing
-from sync.state.nouns import Event, RequestKind
-from sync.web.asking import IdempotencyKey, ask, view
+from sync.state.nouns import Event, RequestKind, RunRequest
+from sync.web.asking import IdempotencyKey, ask, view, withdraw
 from sync.web.callers import Authenticated, Caller, Reads, Runs
 from sync.web.problems import Refused
 from sync.web.shapes import (
@@ -67,10 +67,13 @@ def ask_for_plan(
 @router.get("/{sync}/requests/{id}", summary="What became of a request")
 def get_request(caller: Reads, sync: SyncName, id: Id) -> RequestView:
     """Where it stands, and the report once it has ended."""
-    request = caller.site.state.request(sync, id) if caller.sees(sync) else None
-    if request is None:
-        raise Refused(404, "HG806", "there is no such request")
-    return view(caller, request)
+    return view(caller, _request(caller, sync, id))
+
+
+@router.post("/{sync}/requests/{id}/withdraw", summary="Withdraw a request")
+def withdraw_request(caller: Runs, sync: SyncName, id: Id, asked: Asked | None = None) -> RequestView:
+    """It has ended then, and no run is made for it. Refused once its run has begun."""
+    return withdraw(caller, _request(caller, sync, id), asked.reason if asked is not None else "")
 
 
 @router.post("/{sync}/pause", summary="Pause a sync")
@@ -103,6 +106,13 @@ def count_rejected(caller: Reads, sync: SyncName) -> RejectedView:
         given_up=len(found) - len(waiting),
         groups=[RejectedCount(code=code, op=op, count=n) for (code, op), n in sorted(groups.items())],
     )
+
+
+def _request(caller: Caller, sync: str, id: str) -> RunRequest:
+    request = caller.site.state.request(sync, id) if caller.sees(sync) else None
+    if request is None:
+        raise Refused(404, "HG806", "there is no such request")
+    return request
 
 
 def _view(caller: Caller, job: SyncJob) -> SyncView:

@@ -14,7 +14,7 @@ from sync.state.ledger import Ledger, open_ledger
 
 OF_ACCESS = tuple(
     f"{write}.{side}"
-    for write in ("answer_requests", "ask", "create", "revoke", "touch")
+    for write in ("withdraw", "answer_requests", "ask", "create", "revoke", "touch")
     for side in ("before", "after")
 )
 
@@ -42,6 +42,8 @@ with open_ledger(folder / "ledger.db", record=audit.append) as ledger:
         access.ask(access.tokens()[0], request, event, "key-1", "digest")
     else:
         ledger.request_run(request)
+        if write == "withdraw":
+            ledger.withdraw("vip", "api#1", {"status": "cancelled"}, [event])
         ledger.take_request("vip", "api#1")
         ledger.answer_requests("vip", ["api#1"], {"status": "completed"})
 """
@@ -57,9 +59,10 @@ def left(ledger: Ledger, write: str) -> bool:
         "revoke": any(token.revoked_at for token in tokens),
         "touch": any(token.used_at for token in tokens),
         "ask": bool(requests),
+        "withdraw": any(request.ended_at for request in requests),
         "answer_requests": any(request.report for request in requests),
     }[write]
-    events = {"create": "token.created", "revoke": "token.revoked", "ask": "run.asked"}
+    events = {"create": "token.created", "revoke": "token.revoked", "ask": "run.asked", "withdraw": "run.asked"}
     assert write not in events or (events[write] in actions) is there
     return there
 

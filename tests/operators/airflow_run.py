@@ -22,6 +22,10 @@ with DAG("headgate", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzi
     OPERATOR = HeadgateRunOperator(task_id="run", sync="sink-vip", poll=0.1)
 
 
+KILLED = 3
+"""The try that a person ends."""
+
+
 def context(attempt: int) -> dict[str, Any]:
     """What a worker gives a task."""
     names = {"dag_id": "headgate", "run_id": "r1", "task_id": "run", "map_index": -1, "try_number": attempt}
@@ -38,6 +42,8 @@ def worker_and_triggerer(operator: HeadgateRunOperator, attempt: int) -> dict[st
         return {"failed": str(error), "retries": False}
     assert where == "sync.operators.airflow.HeadgateRunTrigger"
     assert "hg_" not in json.dumps(kept)
+    if attempt == KILLED:
+        asyncio.run(HeadgateRunTrigger(**kept).on_kill())
     event = asyncio.run(first(HeadgateRunTrigger(**json.loads(json.dumps(kept)))))
     try:
         return {"request": kept["request"], "report": resume({}, event)}
@@ -51,8 +57,8 @@ async def first(trigger: HeadgateRunTrigger) -> Any:
 
 
 def parts() -> None:
-    """The same try twice, the next one, and a sync that is not there."""
-    told = [worker_and_triggerer(OPERATOR, attempt) for attempt in (1, 1, 2)]
+    """The same try twice, the next one, one that is ended, and a sync that is not there."""
+    told = [worker_and_triggerer(OPERATOR, attempt) for attempt in (1, 1, 2, KILLED)]
     told.append(worker_and_triggerer(HeadgateRunOperator(task_id="other", sync="nobody"), 1))
     print("TOLD", json.dumps(told))
 

@@ -71,11 +71,14 @@ def test_an_airflow_task_waits_in_the_triggerer_and_its_try_is_one_run(
 ) -> None:
     python, home = airflow(request.config), str(tmp_path)
 
-    first, again, later, unknown = told(python, "airflow_run.py", "parts", AIRFLOW_HOME=home, **connection(served))
+    first, again, later, killed, unknown = told(
+        python, "airflow_run.py", "parts", AIRFLOW_HOME=home, **connection(served)
+    )
 
     assert first["request"] == again["request"] != later["request"]
     for one in (first, again, later):
         assert ("report" in one and one["report"]["exit_code"] == 0) or "is held (first_run)" in one["failed"]
+    assert killed["request"] not in (first["request"], later["request"])
     assert unknown["failed"].startswith("HG806: there is no such sync")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from sync.cli.app import run
+from sync.operators.client import Client as Operator
+from sync.operators.client import why_not
 from sync.state.nouns import RunRequest
 from sync.web.callers import Failures
 from sync.web.describe import text
@@ -201,6 +203,35 @@ def test_the_same_key_gives_the_same_request_and_another_body_is_refused(api: Ap
     assert client.post(f"/syncs/{SYNC}/runs", {"reason": "a"}, key="task-1").json()["status"] == "ended"
 
 
+def test_a_request_is_withdrawn_until_its_run_has_begun(api: Api, sink: Sink) -> None:
+    client, reader = api.client("read", "run", name="airflow"), api.client("read")
+    first, second = (client.post(f"/syncs/{SYNC}/runs").json()["id"] for _ in range(2))
+    path = f"/syncs/{SYNC}/requests/{first}"
+
+    refused(reader.post(f"{path}/withdraw"), 403, "HG805")
+    withdrawn, again = client.post(f"{path}/withdraw", {"reason": "not today"}), client.post(f"{path}/withdraw")
+
+    assert (withdrawn.status_code, withdrawn.json()["status"], again.json()) == (200, "ended", withdrawn.json())
+    assert why_not(withdrawn.json()["report"]) == "the request was withdrawn before its run began"
+    assert client.get(path).json() == withdrawn.json()
+    assert [request.slot for request in api.ledger.requests()] == [second]
+    assert api.actions("request.withdrawn") == [("token:airflow", SYNC, {"request": first, "reason": "not today"})]
+    api.work()
+    refused(client.post(f"/syncs/{SYNC}/requests/{second}/withdraw"), 409, "HG817")
+    refused(client.post(f"/syncs/{SYNC}/requests/api-0/withdraw"), 404, "HG806")
+
+
+def test_an_operator_withdraws_what_it_asked_for(api: Api) -> None:
+    operator = Operator(api.url, api.token("read", "run"))
+    request = operator.ask(SYNC, key="try-1", reason="the load is done")
+
+    operator.withdraw(SYNC, request, reason="the task was ended")
+
+    assert api.ledger.requests() == []
+    assert operator.ask(SYNC, key="try-1", reason="the load is done") == request
+    assert operator.wait(SYNC, request, every=0.01, timeout=10)["withdrawn"]
+
+
 def test_pausing_and_resuming_say_why_and_a_paused_sync_is_not_asked_for(shared: Api) -> None:
     client = shared.client("read", "run", name="ops")
 
@@ -283,6 +314,7 @@ NEEDS = [
     ("GET", f"/syncs/{SYNC}", "read"),
     ("GET", f"/syncs/{SYNC}/rejected", "read"),
     ("GET", f"/syncs/{SYNC}/requests/api-1", "read"),
+    ("POST", f"/syncs/{SYNC}/requests/api-1/withdraw", "run"),
     ("GET", "/runs", "read"),
     ("GET", "/runs/r1", "read"),
     ("GET", "/plans", "read"),

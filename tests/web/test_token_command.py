@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sync.cli.app import run
+from sync.state.ledger import open_ledger
 from tests.acceptance.project import Project
 
 
@@ -76,3 +77,22 @@ def test_others_are_not_served_without_a_token(tmp_path: Path, capfd: pytest.Cap
 
     assert code == 1
     assert "HG813" in capfd.readouterr().err
+
+
+def test_the_doctor_warns_of_tokens_that_end_soon_for_what_they_are(
+    root: Path, headgate: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, days in {"fresh": 90, "short": 1, "old": 90, "revoked": 90}.items():
+        headgate("create", name, "--scope", "read", "--expires", f"{days}d")
+    headgate("revoke", "revoked", "--reason", "the machine is gone")
+    with open_ledger(root / ".headgate" / "ledger.db") as ledger, ledger._db.write() as connection:
+        for name in ("old", "revoked"):
+            moved = "created_at = created_at - 80 * 86400, expires_at = expires_at - 80 * 86400"
+            connection.exec_driver_sql(f"UPDATE token SET {moved} WHERE name = '{name}'")
+
+    assert run(["doctor", "--offline", "--json", "--project", str(root)]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+
+    (told,) = [check for check in checks if check["name"].startswith("token ")]
+    assert (told["name"], told["warning"]) == ("token old", True)
+    assert told["message"].startswith(("ends in 9d", "ends in 10d"))
