@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from sync.operators.airflow import HeadgateRunOperator, HeadgateRunTrigger
 
@@ -39,7 +39,7 @@ def worker_and_triggerer(operator: HeadgateRunOperator, attempt: int) -> dict[st
     except TaskDeferred as deferred:
         (where, kept), resume = deferred.trigger.serialize(), getattr(operator, deferred.method_name)
     except AirflowFailException as error:
-        return {"failed": str(error), "retries": False}
+        return {"failed": str(error)}
     assert where == "sync.operators.airflow.HeadgateRunTrigger"
     assert "hg_" not in json.dumps(kept)
     if attempt == KILLED:
@@ -47,8 +47,8 @@ def worker_and_triggerer(operator: HeadgateRunOperator, attempt: int) -> dict[st
     event = asyncio.run(first(HeadgateRunTrigger(**json.loads(json.dumps(kept)))))
     try:
         return {"request": kept["request"], "report": resume({}, event)}
-    except AirflowFailException as error:
-        return {"request": kept["request"], "failed": str(error), "retries": False}
+    except AirflowException as error:
+        return {"request": kept["request"], "failed": str(error)}
 
 
 async def first(trigger: HeadgateRunTrigger) -> Any:
