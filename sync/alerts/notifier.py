@@ -65,8 +65,8 @@ class Notifier:
 
     def room(self) -> Room:
         """Raises as `check`."""
-        (service,) = self._service()
-        return Room(service.body_maxlen - _MARGIN, _key_of(service) is not None)
+        services = list(self._service())
+        return Room(min(one.body_maxlen for one in services) - _MARGIN, any(map(_key_of, services)))
 
     def body(self, letter: Letter) -> str:
         """The letter's text, as it is written for this notifier."""
@@ -105,34 +105,36 @@ class Notifier:
         return error
 
     def _service(self, key: str = "") -> Any:
-        """What apprise makes of the address: a list of one service."""
+        """What apprise makes of the address: a service, or a few where there are several in it."""
         address = resolve(parse(self.settings.url), self.root).get_secret_value().strip()
         for part in (address, *(p for p in _PART.split(address) if len(p) >= _SECRET)):
             register_secret(part)
-        made = _made(address)
-        if len(made) != 1:
+        made, known = _made(address)
+        if not known:
             raise NotifierError(
                 f"{self.name}: what `{self.settings.url}` refers to is not an address that apprise knows",
                 code="HG451",
                 fix="write it as apprise does: slack://..., mailtos://..., jsons://...",
             )
-        argument = _key_of(made[0]) if key else None
+        argument = _key_of(made[0]) if key and len(made) == 1 else None
         if argument is not None:
             own = parse_qs(urlsplit(address).query)
             more = {name: value for name, value in ((argument, key), ("action", "map")) if name not in own}
-            made = _made(f"{address}{'&' if own else '?'}{urlencode(more)}")
-        made[0].overflow_mode = _apprise().OverflowMode.SPLIT  # rather in pieces than refused
+            keyed, known = _made(f"{address}{'&' if '?' in address else '?'}{urlencode(more)}")
+            made = keyed if known else made
+        for one in made:
+            one.overflow_mode = _apprise().OverflowMode.SPLIT  # rather in pieces than refused
         return made
 
 
-def _made(address: str) -> Any:
+def _made(address: str) -> tuple[Any, bool]:
+    """The services, and whether the whole address was understood."""
     apprise = _apprise()
     asset = apprise.AppriseAsset(
         async_mode=False, secure_logging=True, service_timeout=0, app_id="Headgate", app_desc="Headgate"
     )
     made = apprise.Apprise(asset=asset)
-    made.add(address)
-    return made
+    return made, made.add(address)
 
 
 def _key_of(service: Any) -> str | None:
