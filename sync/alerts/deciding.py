@@ -83,9 +83,10 @@ def _told(before: Alert, after: Alert, telling: Telling, seen: Observed, now: fl
     if not (after.open or after.flapping):
         return replace(after, told=(), told_at=now)
     told = tuple(sorted({*before.told, *telling.targets}))
+    if telling.kind is MessageKind.OPENED and before.told:  # the others were told before
+        return replace(after, told=told)
     facts = {**after.facts, _TOLD_OF: seen.about} if seen.about else after.facts
-    joined = telling.kind is MessageKind.OPENED and bool(before.told)  # the others were told before
-    return replace(after, told=told, told_at=before.told_at if joined else now, facts=facts)
+    return replace(after, told=told, told_at=now, facts=facts)
 
 
 def _telling(before: Alert, after: Alert, seen: Observed, now: float, rules: Rules) -> Telling | None:

@@ -110,6 +110,8 @@ class Sender:
             reached("message.sent")
         except NotifierError as error:
             return error
+        except SecretError as error:
+            return NotifierError(error.message)
         except Exception as error:  # noqa: BLE001 - a service's own bug must not keep the others' messages back
             return NotifierError(f"{self._target}: apprise failed with {type(error).__name__}")
         messages = _messages([part])

@@ -117,6 +117,14 @@ def test_a_notifier_that_comes_while_it_is_open_is_told_of_it_and_no_other_again
     assert told.sinces == [100] * 4, "mail hears since when it is so"
 
 
+def test_whoever_was_told_before_hears_of_another_thing_though_a_new_notifier_was_told_of_it() -> None:
+    both = frozenset({"mail", "slack"})
+    told = Told().look(replace(OPEN, about="p1"), 100).look(replace(OPEN, about="p2", targets=both), 200)
+    told.look(replace(OPEN, about="p2", targets=both), 4000)
+
+    assert told.news == [("opened", ["slack"]), ("opened", ["mail"]), ("changed", ["mail", "slack"])]
+
+
 def test_a_notifier_that_is_renamed_while_it_is_open_is_told_under_its_new_name() -> None:
     told = Told().look(OPEN, 100).look(replace(OPEN, targets=frozenset({"chat"})), 200)
 
