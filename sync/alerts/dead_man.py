@@ -28,17 +28,16 @@ class DeadMan:
     It does not while the daemon is not `working`.
     """
 
-    def __init__(self, root: Path, working: Callable[[], bool] = lambda: True) -> None:
-        self._reference, self._root, self._working = "", root, working
+    def __init__(self, reference: str, root: Path, working: Callable[[], bool] = lambda: True) -> None:
+        self._reference, self._root, self._working = reference, root, working
         self._beat, self._stopping = threading.Event(), False
         self._well: bool | None = None
         self._patience = Patience("headgate-dead-man", _TIMEOUT_S)
         self._thread = threading.Thread(target=self._run, name="headgate-dead-man", daemon=True)
         self._thread.start()
 
-    def beat(self, reference: str) -> None:
-        """The daemon's main loop turns. `reference` says where the address is."""
-        self._reference = reference
+    def beat(self) -> None:
+        """The daemon's main loop turns."""
         self._beat.set()
 
     def close(self) -> None:

@@ -43,7 +43,9 @@ class Session:
     @cached_property
     def engine(self) -> EngineSettings:
         """Where the engine keeps its files, and which warehouses may keep members."""
-        return _engine(self.project)
+        from dataclasses import replace
+
+        return replace(self.project.settings.engine_settings(), sources=self.project.openers("members"))
 
     @cached_property
     def audit(self) -> Audit:
@@ -68,8 +70,9 @@ class Session:
         return actor(self.root)
 
     def adopt(self, project: Project) -> None:
-        """Go on with another reading of the files. Other threads have either all of it or what was before."""
-        self.__dict__.update(project=project, engine=_engine(project))
+        """Go on with another reading of the files."""
+        self.__dict__["project"] = project
+        self.__dict__.pop("engine", None)
 
     def jobs(self, names: Sequence[str] = ()) -> list[SyncJob]:
         """The syncs meant by the command's words; all of them where none is named."""
@@ -130,12 +133,6 @@ def opened(options: Options) -> Iterator[Session]:
         session.close()
     finally:
         os.umask(before)
-
-
-def _engine(project: Project) -> EngineSettings:
-    from dataclasses import replace
-
-    return replace(project.settings.engine_settings(), sources=project.openers("members"))
 
 
 def _log(options: Options) -> None:

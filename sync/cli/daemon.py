@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sync.daemon.chores import Chore
     from sync.daemon.life import Life
     from sync.daemon.service import Daemon
-    from sync.engine.job import SyncJob
+    from sync.engine.job import LogTarget, SyncJob
     from sync.engine.runner import Runner
 
 
@@ -104,7 +104,7 @@ def _daemon(session: Session, stop: threading.Event, workers: int | None, more: 
         _runner(session),
         stop=stop,
         watch=files.looks,
-        chores=[*_chores(session), *more],
+        chores=[*_chores(session, stop), *more],
         supervisor=Supervisor(),
         root=session.root,
     )
@@ -128,15 +128,20 @@ def _runner(session: Session) -> Callable[[str, str, Life], Runner]:
     return runner
 
 
-def _chores(session: Session) -> list[Chore]:
+def _chores(session: Session, stop: threading.Event) -> list[Chore]:
     """What is done now and then beside runs."""
-    from sync.daemon import pulse
+    from sync.daemon import pulse, retention
     from sync.daemon.chores import Chore
 
+    def logs() -> Mapping[str, LogTarget | None]:
+        return {job.name: job.log for job in session.project.jobs(disabled=True)}
+
+    old = retention.Retention(session.ledger, lambda: session.engine, logs, stop)
     pulse.beat(session.engine.folder)
     return [
         Chore("sign of life", pulse.EVERY, lambda: pulse.beat(session.engine.folder)),
         Chore("audit checkpoint", 60, lambda: _checkpoint(session)),
+        Chore("deleting what is old", retention.LOOK, old.look, aside=True),
     ]
 
 

@@ -65,7 +65,7 @@ def served(session: Session, clock: Clock, where: Address | None, seen: Watched)
     site = Site(
         session.ledger,
         session.ledger.access,
-        lambda: session.engine,
+        session.engine,
         lambda: clock.jobs,
         settings.hosts,
         _hearing(session, clock),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 from sync.cli.context import Session
 
 if TYPE_CHECKING:
-    from sync.alerts.dead_man import DeadMan
     from sync.alerts.teller import Ground, Teller
     from sync.daemon.chores import Chore
     from sync.project import Project
@@ -58,24 +56,13 @@ def telling(
         yield []
         guarded("telling people", teller(session).once)
         return
+    settings, chores = session.project.settings.alerting, list[Chore]()
     with ExitStack() as closing:
-        switch = DeadMan(session.root, working)
-        closing.callback(switch.close)
+        if settings.dead_man_url is not None:
+            switch = DeadMan(settings.dead_man_url, session.root, working)
+            closing.callback(switch.close)
+            chores.append(Chore("dead man's switch", settings.dead_man_every, switch.beat))
         tells = teller(session, looking)
         tells.start()
         closing.callback(tells.close)
-        yield [Chore("dead man's switch", 1.0, _beating(session, switch))]
-
-
-def _beating(session: Session, switch: DeadMan) -> Callable[[], None]:
-    """Beats as the settings in force say."""
-    beaten = time.monotonic()
-
-    def beat() -> None:
-        nonlocal beaten
-        settings, now = session.project.settings.alerting, time.monotonic()
-        if settings.dead_man_url is not None and now - beaten >= settings.dead_man_every:
-            beaten = now
-            switch.beat(settings.dead_man_url)
-
-    return beat
+        yield chores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ log = structlog.get_logger("headgate.daemon")
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Something to `do` again after `every` seconds. It must be short: what takes long has a thread of its own."""
+    """Something to `do` again after `every` seconds. It must be short; what takes long is done `aside`."""
 
     name: str
     every: float
     do: Callable[[], object]
+    aside: bool = False  # in a thread of its own, and not again while it still is at work
 
 
 class Chores:
@@ -30,13 +32,24 @@ class Chores:
     def __init__(self, chores: Sequence[Chore]) -> None:
         self._chores = chores
         self._done = [time.monotonic()] * len(chores)
+        self._aside: dict[int, threading.Thread] = {}
 
     def turn(self) -> None:
         """Do what is due."""
         for place, chore in enumerate(self._chores):
             if time.monotonic() - self._done[place] >= chore.every:
                 self._done[place] = time.monotonic()
-                guarded(chore.name, chore.do)
+                if chore.aside:
+                    self._begin(place, chore)
+                else:
+                    guarded(chore.name, chore.do)
+
+    def _begin(self, place: int, chore: Chore) -> None:
+        before = self._aside.get(place)
+        if before is None or not before.is_alive():
+            what = (chore.name, chore.do)
+            self._aside[place] = threading.Thread(target=guarded, args=what, name=chore.name, daemon=True)
+            self._aside[place].start()
 
 
 def guarded(what: str, do: Callable[[], object]) -> None:

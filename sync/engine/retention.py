@@ -1,7 +1,7 @@
 """What of a sync is deleted when it is old: rows of the ledger, members of earlier generations, plans, copies.
 
-It is done at the end of a run, once a day, under the run's lease. Rows go first: a file that no row names is
-nobody's.
+It is done once a day under the sync's lease: at the end of a run, whatever became of it, and by a daemon for syncs
+that do not run. Rows go first: a file that no row names is nobody's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sync.engine.job import EngineSettings
+from sync.engine.job import EngineSettings, LogTarget
 from sync.engine.kept import tables
 from sync.engine.lease import LeaseKeeper
+from sync.errors import StateError
 from sync.faultpoints import reached
 from sync.state import mark
 from sync.state.base import State, StateReader
@@ -20,7 +21,7 @@ from sync.state.log_mark import NOTE, LogMark
 from sync.state.members import collect_orphans, folder_of
 from sync.state.nouns import LIVE_PLANS, Expiry
 
-__all__ = ["EVERY", "prune", "prune_when_due"]
+__all__ = ["EVERY", "due", "prune", "prune_when_due"]
 
 EVERY = 86400.0
 """Seconds between two times that a sync is looked through."""
@@ -30,24 +31,37 @@ _ALL = 1_000_000_000
 _JUST_WRITTEN = 3600.0  # a file so young may be of somebody who has yet to name it
 
 
-def prune_when_due(state: State, settings: EngineSettings, keeper: LeaseKeeper) -> dict[str, int]:
-    """`prune`, where that was last done a day ago or more.
+def due(state: StateReader, sync: str) -> bool:
+    """Was a sync last looked through a day ago or more."""
+    return abs(state.now() - _pruned(state, sync)) >= EVERY
+
+
+def prune_when_due(
+    state: State, settings: EngineSettings, keeper: LeaseKeeper, log: LogTarget | None
+) -> dict[str, int]:
+    """`prune`, where that is due.
 
     After a month in which nothing was, the next day is waited for: the system's clock may be wrong.
     """
-    now, last = state.now(), float(state.note(keeper.lease.sync, _MARK) or 0.0)
-    if abs(now - last) < EVERY:
+    sync = keeper.lease.sync
+    if not due(state, sync):
         return {}
+    now, last = state.now(), _pruned(state, sync)
     if last and now - last > _LONG:
         state.remember(keeper.lease, _MARK, repr(now))
         return {}
-    return prune(state, settings, keeper)
+    return prune(state, settings, keeper, log)
 
 
-def prune(state: State, settings: EngineSettings, keeper: LeaseKeeper) -> dict[str, int]:
+def _pruned(state: StateReader, sync: str) -> float:
+    return float(state.note(sync, _MARK) or 0.0)
+
+
+def prune(state: State, settings: EngineSettings, keeper: LeaseKeeper, log: LogTarget | None) -> dict[str, int]:
     """Delete what is older than the settings say; returns how much of each kind.
 
-    Raises `Fenced` where the lease was lost meanwhile, and `StateError` where the disk does not let it.
+    `log` is where the sync is logged to now: runs that are not there yet stay. Raises `Fenced` where the lease was
+    lost meanwhile, and `StateError` where the disk does not let it.
     """
     sync, now, keep = keeper.lease.sync, state.now(), settings.retention
     expiry = Expiry(
@@ -55,7 +69,7 @@ def prune(state: State, settings: EngineSettings, keeper: LeaseKeeper) -> dict[s
         runs=now - keep.runs,
         generations=now - keep.members,
         needed=frozenset({mark.marked(settings.folder, sync) or ""}),
-        from_run=_not_logged(state, sync),
+        from_run=_not_logged(state, sync, log),
     )
     gone: dict[str, int] = {}
     again = True
@@ -64,21 +78,35 @@ def prune(state: State, settings: EngineSettings, keeper: LeaseKeeper) -> dict[s
         gone = {kind: gone.get(kind, 0) + count for kind, count in some.items()}
         again = bool(some["runs"] or some["plans"])
         reached("retention.pruned")
-    gone["files"] = _plan_files(state, settings, sync, now - keep.plans) + _copies(
-        state, settings, sync, now - keep.plans
-    )
+    gone["files"] = _files(state, settings, sync, now - keep.plans)
     if gone["generations"]:
-        gone["files"] += collect_orphans(folder_of(settings.folder, sync), state.generations(sync))
         _sweep_places(state, settings, sync)
     state.remember(keeper.lease, _MARK, repr(now))
     return gone
 
 
-def _not_logged(state: StateReader, sync: str) -> str:
-    """The newest run that every place of the sync log has: it and what came after it are needed to go on."""
-    places = LogMark.read(state.note(sync, NOTE)).places
-    runs = [run for place in places if (run := state.run(place.run)) is not None]
-    return min(runs, key=lambda run: run.started_at).id if runs else ""
+def _not_logged(state: StateReader, sync: str, log: LogTarget | None) -> str:
+    """The newest run that the sync log has: it and what came after it are needed to go on."""
+    if log is None:
+        return ""
+    place = LogMark.read(state.note(sync, NOTE)).place(log.source, log.schema)
+    return place.run if state.run(place.run) is not None else ""
+
+
+def _files(state: StateReader, settings: EngineSettings, sync: str, before: float) -> int:
+    """Delete files that nobody needs any more; returns how many."""
+    try:
+        return (
+            _plan_files(state, settings, sync, before)
+            + _copies(state, settings, sync, before)
+            + collect_orphans(folder_of(settings.folder, sync), state.generations(sync))
+        )
+    except OSError as error:
+        raise StateError(
+            f"old files of '{sync}' could not be deleted: {(error.strerror or 'the disk failed').lower()}",
+            code="HG341",
+            fix=f"check the permissions of {settings.folder}, and its disk",
+        ) from error
 
 
 def _plan_files(state: StateReader, settings: EngineSettings, sync: str, before: float) -> int:

@@ -103,16 +103,24 @@ class Runner:
     def _ran(
         self, job: SyncJob, work: Callable[[Execution], SyncReport], *, first_run: bool = False
     ) -> SyncReport:
-        """The report of a run, made under its lease, told to whoever watches, and kept where it failed."""
+        """The report of a run, made under its lease, told to whoever watches, and kept where it failed.
+
+        What is old is deleted in the end, also by a sync that always fails.
+        """
         ids, began = RunIds(), time.monotonic()
         facts = {"sync": job.name, "destination": job.destination, "cohort": job.cohort.name, "run": ids.first}
         with span("run", **facts, trigger=self._means.trigger) as told:
             try:
                 with LeaseKeeper(self.state, job.name, self.settings.lease_ttl) as keeper:
                     execution = Execution(self._means, job, keeper, first_run=first_run, ids=ids)
-                    report = replace(work(execution), reading=execution.reading)
-                    report = self._logged(job, keeper, report)
-            except HeadgateError as error:
+                    try:
+                        report = replace(work(execution), reading=execution.reading)
+                    except HeadgateError as error:
+                        report = self._ended_early(job, error, ids, time.monotonic() - began)
+                    else:
+                        report = self._logged(job, keeper, report)
+                    report = _noted(report, self._pruned(job, keeper))
+            except HeadgateError as error:  # somebody else has the lease
                 report = self._ended_early(job, error, ids, time.monotonic() - began)
             _tell(told, report)
             return replace(report, wall_s=round(time.monotonic() - began, 3))
@@ -121,14 +129,15 @@ class Runner:
         """The report, with a note where the sync log could not be brought up to date: that fails no run."""
         if job.log is not None:
             self._means.phase(job, "log")
-        notes = [write_log(self.state, self.settings, job, keeper, self.stop), self._pruned(keeper)]
-        return replace(report, notes=(*report.notes, *filter(None, notes)))
+        return _noted(report, write_log(self.state, self.settings, job, keeper, self.stop))
 
-    def _pruned(self, keeper: LeaseKeeper) -> str:
-        """Delete what is old; returns why that failed, or nothing. The records are delivered either way."""
+    def _pruned(self, job: SyncJob, keeper: LeaseKeeper) -> str:
+        """Delete what is old; returns why that failed, or nothing. What was delivered is, either way."""
         try:
-            prune_when_due(self.state, self.settings, keeper)
-        except (HeadgateError, OSError) as error:
+            prune_when_due(self.state, self.settings, keeper, job.log)
+        except Fenced:
+            return ""  # whoever has the lease now does it
+        except HeadgateError as error:
             return f"what is older than [retention] says was not deleted: {error}"
         return ""
 
@@ -183,6 +192,11 @@ def _tell(told: Span, report: SyncReport) -> None:
     if report.run:
         told.learn(run=report.run)
     told.error = report.code
+
+
+def _noted(report: SyncReport, note: str) -> SyncReport:
+    """The report with one more note, where there is one."""
+    return replace(report, notes=(*report.notes, note)) if note else report
 
 
 def _failed(job: SyncJob, error: HeadgateError) -> SyncReport:

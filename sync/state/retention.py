@@ -108,11 +108,11 @@ def _refreshes(connection: sa.Connection, sync: str, before: float) -> int:
 
 
 def _requests(connection: sa.Connection, sync: str, before: float) -> int:
-    """Requests that were taken, but the newest slot of the schedule: the next one is counted from it."""
+    """Requests that were answered, but the newest slot of the schedule: the next one is counted from it."""
     newest = select(func.max(_request.slot)).where(_request.sync == sync, _request.slot < ":")
     statement = delete(tables.run_request).where(
         _request.sync == sync,
-        _request.taken_at < before,
+        _request.ended_at < before,
         _request.slot != func.coalesce(newest.scalar_subquery(), ""),
     )
     return int(connection.execute(statement).rowcount)

@@ -61,7 +61,7 @@ def see_samples(caller: SeesSamples, id: Id, asked: SamplesAsked) -> SamplesView
     plan = _plan(caller, id)
     if not plan.file:
         return SamplesView(plan=plan.id, samples=[])
-    found = samples(caller.site.engine(), plan, per_op=asked.per_op)
+    found = samples(caller.site.engine, plan, per_op=asked.per_op)
     data = {"reason": asked.reason, "records": len(found)}
     caller.site.state.record(Event(caller.actor, "plan.revealed", plan.id, data))
     return SamplesView(plan=plan.id, samples=found)
@@ -93,7 +93,7 @@ def _decided(caller: Caller, id: str, decision: Decision, asked: DecisionAsked) 
     job = caller.job(plan.sync)
     if decision is not Decision.REJECT:
         refuse_unfit(plan, state.now())
-        refuse_damaged(state, caller.site.engine(), plan, caller.actor)
+        refuse_damaged(state, caller.site.engine, plan, caller.actor)
     return _view(caller, decide(state, job, plan, decision, caller.actor, asked.reason, request))
 
 

@@ -25,14 +25,14 @@ def _nobody_hears(*_: object) -> tuple[int, str, tuple[str, ...]]:
 class Site:
     """One project that is served.
 
-    `engine` gives the engine's settings and `jobs` the syncs by name, both in force; `hosts` are names it may
-    be called by besides addresses and `localhost`; `hear` judges an event that came to a webhook (its name, the
-    signature, the body): a status, a sentence, and the syncs that heard of it.
+    `jobs` gives its syncs by name; `hosts` are names it may be called by besides addresses and `localhost`;
+    `hear` judges an event that came to a webhook (its name, the signature, the body): a status, a sentence, and
+    the syncs that heard of it.
     """
 
     state: State
     access: Access
-    engine: Callable[[], EngineSettings]
+    engine: EngineSettings
     jobs: Callable[[], Mapping[str, SyncJob]]
     hosts: tuple[str, ...] = ()
     hear: Callable[[str, str, bytes], tuple[int, str, tuple[str, ...]]] = _nobody_hears

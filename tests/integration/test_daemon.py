@@ -398,6 +398,23 @@ def test_each_chore_is_done_at_its_own_times_whatever_its_name():
     assert done.count("fast") > 2
 
 
+def test_what_takes_long_is_done_aside_and_not_begun_again_meanwhile():
+    begun, over = list[str](), threading.Event()
+
+    def slow() -> None:
+        begun.append(threading.current_thread().name)
+        over.wait(30)
+
+    chores = Chores([Chore("tidying", 0, slow, aside=True)])
+    chores.turn()
+    chores.turn()
+    until(lambda: bool(begun))
+    assert begun == ["tidying"]
+
+    over.set()
+    until(lambda: chores.turn() or len(begun) == 2)
+
+
 def test_a_disabled_sync_is_not_scheduled(ledger):
     played = Played()
     daemon = Daemon(

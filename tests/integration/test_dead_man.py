@@ -17,18 +17,18 @@ pytestmark = pytest.mark.timeout(60)
 def test_it_is_asked_for_after_each_beat_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     with inbox() as watcher, structlog.testing.capture_logs() as said:
         monkeypatch.setenv("SWITCH", f"{watcher.url}/ping/canary-of-the-switch")
-        switch = DeadMan(Path())
+        switch = DeadMan("env:SWITCH", Path())
         for beats in range(1, 4):
-            switch.beat("env:SWITCH")
+            switch.beat()
             until(lambda beats=beats: watcher.asked == beats)  # type: ignore[misc]
         watcher.status = 503
-        switch.beat("env:SWITCH")
+        switch.beat()
         until(lambda: any("HTTP 503" in str(line) for line in said))
         watcher.status = 200
-        switch.beat("env:SWITCH")
+        switch.beat()
         until(lambda: sum(line["event"] == "dead_man_reached" for line in said) == 2)
         switch.close()
-        switch.beat("env:SWITCH")
+        switch.beat()
 
     assert watcher.asked == 5
     assert "canary-of-the-switch" not in str(said)
@@ -41,9 +41,9 @@ def test_an_address_that_does_not_answer_or_is_none_is_told_once(
     if address is not None:
         monkeypatch.setenv("SWITCH", address)
     with structlog.testing.capture_logs() as said:
-        switch = DeadMan(Path())
+        switch = DeadMan("env:SWITCH", Path())
         for _ in range(3):
-            switch.beat("env:SWITCH")
+            switch.beat()
             until(lambda: not switch._beat.is_set())
         switch.close()
 
@@ -55,11 +55,11 @@ def test_it_is_not_asked_for_while_the_daemon_does_not_work(monkeypatch: pytest.
     works = [False]
     with inbox() as watcher, structlog.testing.capture_logs() as said:
         monkeypatch.setenv("SWITCH", watcher.url)
-        switch = DeadMan(Path(), lambda: works[0])
-        switch.beat("env:SWITCH")
+        switch = DeadMan("env:SWITCH", Path(), lambda: works[0])
+        switch.beat()
         until(lambda: bool(said))
         works[0] = True
-        switch.beat("env:SWITCH")
+        switch.beat()
         until(lambda: watcher.asked == 1)
         switch.close()
 
@@ -70,11 +70,11 @@ def test_whatever_goes_wrong_once_it_is_asked_for_after_the_next_beat(monkeypatc
     with inbox() as watcher, structlog.testing.capture_logs() as said:
         monkeypatch.setenv("SWITCH", watcher.url)
         monkeypatch.setenv("SSL_CERT_FILE", "/etc/ssl/being-replaced.pem")
-        switch = DeadMan(Path())
-        switch.beat("env:SWITCH")
+        switch = DeadMan("env:SWITCH", Path())
+        switch.beat()
         until(lambda: bool(said))
         monkeypatch.delenv("SSL_CERT_FILE")
-        switch.beat("env:SWITCH")
+        switch.beat()
         until(lambda: watcher.asked == 1)
         switch.close()
 
@@ -85,8 +85,8 @@ def test_a_watcher_that_drips_its_answer_is_given_up(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sync.alerts.dead_man._TIMEOUT_S", 0.2)
     with tarpit() as slow, structlog.testing.capture_logs() as said:
         monkeypatch.setenv("SWITCH", f"http://127.0.0.1:{slow}/")
-        switch = DeadMan(Path())
-        switch.beat("env:SWITCH")
+        switch = DeadMan("env:SWITCH", Path())
+        switch.beat()
         until(lambda: bool(said))
         switch.close()
 
@@ -97,9 +97,9 @@ def test_a_watcher_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.Monk
     with inbox() as watcher:
         monkeypatch.setenv("SWITCH", watcher.url)
         watcher.answers.clear()
-        switch = DeadMan(Path())
+        switch = DeadMan("env:SWITCH", Path())
         for _ in range(1000):
-            switch.beat("env:SWITCH")
+            switch.beat()
         watcher.answers.set()
         until(lambda: watcher.asked > 0)
         switch.close()

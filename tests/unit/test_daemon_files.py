@@ -17,12 +17,9 @@ from sync.cli.context import Session, opened
 from sync.cli.daemon import _daemon
 from sync.cli.daemon_files import ProjectFiles, refused
 from sync.cli.options import Options
-from sync.cli.telling import telling
 from sync.daemon import pulse
 from sync.errors import HeadgateError, ProjectError, UsageError
 from sync.state.refusal import Refusal
-from sync.telemetry.vitals import Pulse
-from tests.inbox import inbox, until
 
 CONFIG = """\
 [sources.warehouse]
@@ -137,20 +134,6 @@ def test_limits_of_the_daemon_are_in_force_once_they_are_read(session: Session, 
     daemon.clock.look()
 
     assert (daemon.workers.count, daemon.watchdog.after, daemon.watchdog.grace) == (5, 7200.0, 9.0)
-
-
-def test_a_dead_mans_switch_is_asked_for_once_the_files_have_one(
-    session: Session, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files = ProjectFiles(session)
-    with inbox() as watcher, telling(session, Pulse(), lambda: True) as (chore,):
-        monkeypatch.setenv("SWITCH", watcher.url)
-        chore.do()
-        more = '[alerting]\ndead_man_url = "env:SWITCH"\ndead_man_every = "1ms"\n'
-        (root / "config.toml").write_text(CONFIG + more)
-        files.load()
-        chore.do()
-        until(lambda: watcher.asked == 1)
 
 
 def test_another_state_folder_is_refused_while_the_daemon_runs(session: Session, root: Path) -> None:

@@ -38,7 +38,7 @@ class Api:
         self.daemon = Daemon(self._jobs, self.ledger, self._runner)
         self.daemon.clock.read()
         jobs = self.daemon.clock
-        self.site = Site(self.ledger, self.ledger.access, lambda: self.session.engine, lambda: jobs.jobs)
+        self.site = Site(self.ledger, self.ledger.access, self.session.engine, lambda: jobs.jobs)
         self.clients: list[Client] = []
         self.url = ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from sync.cli.app import run
 from sync.operators.client import Client as Operator
 from sync.operators.client import why_not
-from sync.project import load
 from sync.state.nouns import RunRequest
 from sync.web.callers import Failures
 from sync.web.describe import text
@@ -169,18 +167,6 @@ def test_two_tokens_of_one_person_are_not_two_persons(api: Api) -> None:
     assert client.post(f"/plans/{plan['plan']}/approve", decision).json()["status"] == "held"
     refused(other.post(f"/plans/{plan['plan']}/approve", decision), 403, "HG507")
     assert third.post(f"/plans/{plan['plan']}/approve", decision).json()["status"] == "approved"
-
-
-def test_records_are_read_with_the_keys_that_are_in_force(api: Api) -> None:
-    config, client = api.project.root / "config.toml", api.client(*EVERYTHING)
-    (api.project.root / "state.key").write_text(base64.b64encode(bytes(32)).decode())
-    config.write_text(config.read_text() + '\n[state]\nkey = "file:state.key"\n')
-    api.session.adopt(load(api.project.root))
-    plan = held(api, client)["plan"]
-
-    shown = client.post(f"/plans/{plan}/samples", {"reason": "a complaint, ticket 8123", "per_op": 2})
-    assert shown.status_code == 200, shown.text
-    assert len(shown.json()["samples"]) == 2
 
 
 def test_records_are_shown_to_those_who_may_with_a_reason_and_it_is_kept(shared: Api) -> None:

@@ -31,7 +31,7 @@ HERE = Address("127.0.0.1", 0)
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("state")
     with open_ledger(folder / "ledger.db") as ledger:
-        yield Site(ledger, ledger.access, lambda: EngineSettings(folder=folder), dict, ("headgate.acme.example",))
+        yield Site(ledger, ledger.access, EngineSettings(folder=folder), dict, ("headgate.acme.example",))
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_metrics_are_for_tokens_that_see_every_sync_unless_they_are_open(api: Ap
         site = Site(
             api.ledger,
             api.ledger.access,
-            lambda: api.session.engine,
+            api.session.engine,
             dict,
             vitals=vitals,
             metrics=metrics,
