@@ -48,6 +48,7 @@ WRITES = (
     "notice",
     "take_request",
     "withdraw",
+    "give_back",
     "answer_requests",
     "ask",
     "create",

@@ -45,7 +45,7 @@ __all__ = [
     "words",
 ]
 
-BY_ITSELF = frozenset({"schedule", "after", "dbt", "source"})
+BY_ITSELF = frozenset({"schedule", "after", "dbt", "source", "recover"})
 """Why runs are asked for that no person asks for: these keep to blackout windows."""
 
 _ALIASES = {

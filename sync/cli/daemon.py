@@ -104,6 +104,7 @@ def _daemon(session: Session, stop: threading.Event, workers: int | None, more: 
         _runner(session),
         stop=stop,
         watch=files.looks,
+        names=lambda: [one.sync.name for one in session.project.syncs()],
         chores=[*_chores(session, stop), *more],
         supervisor=Supervisor(),
         root=session.root,

@@ -35,7 +35,9 @@ class Watched:
     metrics: Metrics
 
     def ended(self, one: Ended) -> None:
-        """A run ended."""
+        """A run ended; one that waits for its jobs is told of more than once."""
+        if not one.over:
+            return
         status = one.report.status if one.report is not None else "failed"
         self.metrics.ended(one.job.name, status, one.report.wall_s if one.report is not None else None)
 

@@ -7,7 +7,6 @@ these asks once, across restarts and with any number of daemons.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import structlog
 
@@ -15,7 +14,6 @@ from sync.daemon.clock import Clock
 from sync.engine.job import SyncJob
 from sync.engine.pauses import pause_of
 from sync.mapping import Schedule
-from sync.schedule import blackout_of
 from sync.state.base import State
 from sync.state.nouns import RunRequest
 
@@ -35,14 +33,12 @@ class Asking:
 
         One that is paused or in a blackout is asked for afterwards.
         """
-        now, paused = datetime.now(UTC), self.state.paused()
+        paused = self.state.paused()
         for name, job in self._clock.jobs.items():
             schedule = job.sync.schedule
             if schedule is None or job.sync.disabled or not (schedule.after or schedule.dbt or schedule.source):
                 continue
-            if all or (
-                pause_of(paused, name, job.destination) is None and blackout_of(schedule).around(now) is None
-            ):
+            if all or (pause_of(paused, name, job.destination) is None and not self._clock.dark(name)):
                 yield job, schedule
 
     def seen(self, job: SyncJob, fact: str) -> str | None:

@@ -52,11 +52,16 @@ class Chores:
             self._aside[place].start()
 
 
-def guarded(what: str, do: Callable[[], object]) -> None:
-    """Do it, and keep going where it fails: the log says so."""
+def guarded(what: str, do: Callable[[], object], *, but: type[Exception] | tuple[()] = ()) -> bool:
+    """Do it, and keep going where it fails: the log says so, and the answer is False. `but` is raised."""
     try:
         do()
+    except but:
+        raise
     except HeadgateError as error:
         log.error("kept_going", what=what, code=error.code, why=error.message)
     except Exception as error:  # noqa: BLE001 - one chore's bug must not end the runs
         log.error("kept_going", what=what, code="HG900", why=f"internal error: {type(error).__name__}")
+    else:
+        return True
+    return False

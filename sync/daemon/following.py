@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sync.daemon.asking import Asking
+from sync.daemon.chores import guarded
 from sync.engine.job import SyncJob
 from sync.state.nouns import RunStatus
 
@@ -19,7 +22,7 @@ class Following:
         """Ask for what follows from runs that ended since the last look."""
         for job, schedule in self._asking.syncs():
             if schedule.after is not None:
-                self._look(job, schedule.after)
+                guarded(f"looking for runs that {job.name} follows", partial(self._look, job, schedule.after))
 
     def _look(self, job: SyncJob, other: str) -> None:
         fact = f"after {other}"  # another name begins anew

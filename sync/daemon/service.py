@@ -6,22 +6,23 @@ Set `stop` to drain: batches in flight are finished, what is left is resumed by 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from sync.daemon.chores import Chore, Chores
+from sync.daemon.chores import Chore, Chores, guarded
 from sync.daemon.clock import Clock
 from sync.daemon.life import Life
 from sync.daemon.reasons import Reasons
+from sync.daemon.recovery import Recovery
 from sync.daemon.supervisor import Supervisor
 from sync.daemon.watchdog import Watchdog
 from sync.daemon.work import MOST, Ended, Runs, Workers
 from sync.engine.job import SyncJob
 from sync.engine.report import SyncReport
-from sync.errors import StateError
 from sync.state.base import State
 
 __all__ = ["Daemon"]
@@ -34,8 +35,8 @@ _AFTER_AN_ERROR_S = 5.0  # a full disk must not fill with what the log says of i
 class Daemon:
     """One process that ticks and works.
 
-    `load`, `watch`: see `Clock`; `runner`, `ended`: see `Workers`; `stuck_after`, `quit_after`: see `Watchdog`;
-    `root`: see `Reasons`.
+    `load`, `watch`, `names`: see `Clock`; `runner`, `ended`: see `Workers`; `stuck_after`, `quit_after`: see
+    `Watchdog`; `root`: see `Reasons`.
     `poll` and `look` are in seconds: how often it looks for requests, and for changed files or a clock that was
     set.
     """
@@ -53,13 +54,15 @@ class Daemon:
         stuck_after: float = 3600.0,
         quit_after: float = 60.0,
         watch: Callable[[], Hashable] = lambda: None,
+        names: Callable[[], Collection[str]] = tuple,
         chores: Sequence[Chore] = (),
         ended: Sequence[Callable[[Ended], None]] = (),
         supervisor: Supervisor | None = None,
         root: Path = Path(),
     ) -> None:
         self.stop = stop or threading.Event()
-        self.clock = Clock(load, state, watch)
+        self.clock = Clock(load, state, watch, names)
+        self.recovery = Recovery(state, self.clock)
         self.workers = Workers(state, self.clock, runner, workers, ended)
         self.watchdog = Watchdog(state, stuck_after, quit_after)
         self.supervisor = supervisor or Supervisor({})
@@ -67,7 +70,7 @@ class Daemon:
         self._poll = poll
         self._chores = (
             Chore("looking at files and clock", look, self.clock.look),
-            Chore("looking for runs of processes that are gone", min(look, 1.0), self.clock.take_over),
+            Chore("looking for runs of processes that are gone", min(look, 1.0), self.recovery.take_over),
             *self.reasons.chores(),
             *chores,
         )
@@ -80,7 +83,8 @@ class Daemon:
     def serve(self) -> None:
         """Tick and work until `stop` is set, then drain. Raises `ProjectError` where the files cannot be read."""
         self.clock.start()
-        self.clock.recover()
+        self.clock.catch_up()
+        self.recovery.recover()
         self.reasons.begin()
         syncs, scheduled = len(self.clock.jobs), self.clock.scheduled
         log.info("started", syncs=syncs, scheduled=scheduled, workers=self.workers.count)
@@ -100,7 +104,8 @@ class Daemon:
         ended: list[Ended] = []
         self.workers.tell(ended.append)
         self.clock.read()
-        self.clock.recover()
+        self.clock.catch_up()
+        self.recovery.recover()
         self.reasons.look()
         with self._pool() as pool:
             while not self.stop.is_set():
@@ -113,12 +118,9 @@ class Daemon:
 
     def _turn(self, pool: ThreadPoolExecutor, chores: Chores) -> None:
         """What the main thread does again and again. A ledger that cannot be used now may be usable later."""
-        try:
-            self.workers.dispatch(pool, self.stop.is_set)
-        except StateError as error:
-            log.error("kept_going", what="looking for requests", code=error.code, why=error.message)
+        if not guarded("looking for requests", partial(self.workers.dispatch, pool, self.stop.is_set)):
             self.stop.wait(_AFTER_AN_ERROR_S)
-        self.watchdog.turn(self.workers.lives)
+        guarded("looking after the runs", partial(self.watchdog.turn, self.workers.lives))
         chores.turn()
         self.supervisor.alive(self._status)
 

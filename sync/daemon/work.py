@@ -23,7 +23,7 @@ from sync.daemon.waiting import Waiting
 from sync.documents import report_data
 from sync.engine.job import SyncJob
 from sync.engine.report import SyncReport, exit_code
-from sync.errors import HeadgateError
+from sync.errors import HeadgateError, LeaseHeld, StateError
 from sync.state.base import State
 from sync.state.holder import alive
 from sync.state.nouns import RequestKind, RunRequest, RunStatus
@@ -36,6 +36,7 @@ MOST = 64
 """Runs at a time, whatever they do."""
 _SENDS = "deliver"  # the phase in which a run needs little of this machine
 _OPEN = ("sending", "waiting")  # the run goes on, after a restart or when its jobs are done
+_INTERRUPTED = "HG520"  # it was told to end
 POLL = "poll"
 """Why a run is taken up that waits for its jobs: no slot was asked for."""
 
@@ -65,6 +66,11 @@ class Ended:
     report: SyncReport | None
     code: str = ""
     stuck: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Has the run ended, or does it go on: when its jobs are done."""
+        return self.report is None or self.report.status not in _OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,9 @@ class Workers:
             name = requests[0].sync
             if not self._free(jobs, name):
                 continue
-            taken = [r for r in requests if r.why == POLL or self._state.take_request(name, r.slot)]
+            if name not in jobs and not self._clock.nobody(name):
+                continue
+            taken = self._take(requests)
             if name not in jobs or jobs[name].sync.disabled:
                 log.warning("no_such_sync", sync=name)
                 self._answer(name, taken, None, "HG191" if name not in jobs else "HG193")
@@ -145,6 +153,19 @@ class Workers:
         """Must another run wait."""
         here = sum(one.life.step != _SENDS for one in self._busy.values())
         return here >= self.count or len(self._busy) >= MOST
+
+    def _take(self, requests: Sequence[RunRequest]) -> list[RunRequest]:
+        """Those that nobody else took. Where the ledger fails between them, the rest is taken another time."""
+        taken: list[RunRequest] = []
+        for request in requests:
+            try:
+                if request.why == POLL or self._state.take_request(request.sync, request.slot):
+                    taken.append(request)
+            except StateError:
+                if not taken:
+                    raise
+                break
+        return taken
 
     def _begin(self, pool: ThreadPoolExecutor, job: SyncJob, requests: Sequence[RunRequest]) -> None:
         life = Life()
@@ -161,14 +182,19 @@ class Workers:
         return sorted(self._asked(jobs).values(), key=place)
 
     def _asked(self, jobs: Mapping[str, SyncJob]) -> dict[str, list[RunRequest]]:
-        """The requests of each sync, oldest first. While a run waits for its jobs, these come before any other."""
+        """The requests of each sync, oldest first. While a run waits for its jobs, these come before any other.
+
+        One that was interrupted is finished before there can be a plan.
+        """
         open_runs = [run for run in self._state.open_runs() if _enabled(jobs, run.sync)]
         waiting = {run.sync for run in open_runs if run.status is RunStatus.WAITING}
+        interrupted = {run.sync for run in open_runs}
         asked: dict[str, list[RunRequest]] = {}
         for run in self._waiting.due(open_runs):
             if run.sync not in self._busy:
                 asked[run.sync] = [RunRequest(run.sync, "", POLL, "scheduler", run.started_at)]
-        for request in self._state.requests():
+        later = lambda r: r.sync in interrupted and r.kind is RequestKind.PLAN  # noqa: E731
+        for request in sorted(self._state.requests(), key=later):
             if self._clock.puts_off(request):
                 continue
             same = asked.setdefault(request.sync, []) if request.sync not in waiting else []
@@ -188,8 +214,7 @@ class Workers:
         with structlog.contextvars.bound_contextvars(sync=job.name):
             since = self._now()
             ended = self._run(job, requests[-1], life)
-            if ended.report is None or ended.report.status not in _OPEN:
-                self._answer(job.name, requests, ended.report, ended.code, since)
+            self._close(requests, ended, since)
             if ended.request.kind is RequestKind.PLAN:
                 return
             guarded("looking at its jobs", partial(self._left, ended))
@@ -203,6 +228,20 @@ class Workers:
         except HeadgateError:
             return None
 
+    def _close(self, requests: Sequence[RunRequest], ended: Ended, since: float | None) -> None:
+        """Answer the requests of a run that is over, and no others.
+
+        Where somebody else had the sync, they are given back; what was told to end goes on at the next start,
+        unless it was stuck.
+        """
+        report, name = ended.report, ended.job.name
+        code = ended.code if report is None else report.code
+        if code == LeaseHeld.code:
+            slots = [r.slot for r in requests]
+            guarded("giving requests back", partial(self._state.give_back, name, slots))
+        elif ended.over and (code != _INTERRUPTED or ended.stuck):
+            self._answer(name, requests, report, ended.code, since)
+
     def _answer(
         self,
         name: str,
@@ -214,8 +253,8 @@ class Workers:
         """Keep what became of requests, for those who wait for it, and of earlier ones whose run this was."""
         failed = {"sync": name, "status": "failed", "error": {"code": code}, "exit_code": 1}
         data = failed if report is None else report_data(report) | {"exit_code": exit_code([report])}
-        slots = [r.slot for r in requests]
-        guarded("answering", partial(self._state.answer_requests, name, slots, data, until=since))
+        slots, kind = [r.slot for r in requests], requests[0].kind
+        guarded("answering", partial(self._state.answer_requests, name, slots, data, kind=kind, until=since))
 
     def _run(self, job: SyncJob, request: RunRequest, life: Life) -> Ended:
         try:

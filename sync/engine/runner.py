@@ -59,7 +59,7 @@ class Runner:
                 execution = Execution(self._means, job, keeper, first_run=first_run)
                 report = replace(execution.plan_only(), reading=execution.reading)
         except HeadgateError as error:
-            report = _failed(job, error)
+            report = _failed(job, self._cause(job, error))
         return replace(report, wall_s=round(time.monotonic() - started, 3))
 
     def run(
@@ -143,15 +143,20 @@ class Runner:
 
     def _ended_early(self, job: SyncJob, error: HeadgateError, ids: RunIds, took: float) -> SyncReport:
         """The report of a run that failed; one that was told to end while it read the source is cancelled."""
-        if self.stop.is_set() and isinstance(error, SourceError):
-            error = HeadgateError(
-                "the run was interrupted while it read the source; nothing was sent",
-                code="HG520",
-                fix=f"`headgate run {job.name}` begins anew",
-            )
+        error = self._cause(job, error)
         report = _failed(job, error)
         status = str(RunStatus.CANCELLED) if error.code == "HG520" else report.status
         return replace(report, status=status, run=self._keep_failure(job, error, ids, took))
+
+    def _cause(self, job: SyncJob, error: HeadgateError) -> HeadgateError:
+        """Why it ended: what told it to end interrupts the source, whose error says less."""
+        if not (self.stop.is_set() and isinstance(error, SourceError)):
+            return error
+        return HeadgateError(
+            "the run was interrupted while it read the source; nothing was sent",
+            code="HG520",
+            fix=f"`headgate run {job.name}` begins anew",
+        )
 
     def _keep_failure(self, job: SyncJob, error: HeadgateError, ids: RunIds, took: float) -> str | None:
         """Record a run that failed, and return its id; None where the ledger cannot be written."""

@@ -26,6 +26,7 @@ from sync.state.nouns import (
     PlanStatus,
     Refresh,
     RejectedRecord,
+    RequestKind,
     Run,
     RunRequest,
     RunStatus,
@@ -165,12 +166,16 @@ class StateReader(ABC):
         """Run requests, oldest first."""
 
     @abstractmethod
+    def unanswered(self, sync: str) -> list[RunRequest]:
+        """Requests that were taken and not answered, oldest first: somebody is at work on them, or was."""
+
+    @abstractmethod
     def request(self, sync: str, slot: str) -> RunRequest | None:
         """One run request."""
 
     @abstractmethod
     def last_slot(self, sync: str) -> str | None:
-        """The newest slot that was ever asked for."""
+        """The newest slot of the schedule that was ever asked for."""
 
     @abstractmethod
     def paused(self) -> dict[str, str]:
@@ -337,12 +342,22 @@ class State(StateReader):
         """Answer a request before anybody takes it; False, and nothing is kept, where somebody took it."""
 
     @abstractmethod
+    def give_back(self, sync: str, slots: Iterable[str]) -> None:
+        """These requests were not taken after all, unless they are answered."""
+
+    @abstractmethod
     def answer_requests(
-        self, sync: str, slots: Iterable[str], report: Mapping[str, Any], *, until: float | None = None
+        self,
+        sync: str,
+        slots: Iterable[str],
+        report: Mapping[str, Any],
+        *,
+        kind: RequestKind = RequestKind.RUN,
+        until: float | None = None,
     ) -> None:
         """Keep what became of requests, and of those taken before them, or `until` then, that nobody answered.
 
-        These are of a run that waited for its jobs, or whose daemon died.
+        These are of a run that waited for its jobs, or whose daemon died: only of their `kind`.
         """
 
     @abstractmethod

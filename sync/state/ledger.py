@@ -27,7 +27,7 @@ from sync.state.alerting import AlertLedger
 from sync.state.database import Database, upsert
 from sync.state.erasing import ErasureLedger
 from sync.state.leases import Record
-from sync.state.nouns import Event, Lease, RunRequest
+from sync.state.nouns import Event, Lease, RequestKind, RunRequest
 from sync.state.planning import PlanLedger
 from sync.state.restoring import refuse_restoring
 from sync.state.retention import RetentionLedger
@@ -153,14 +153,30 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
         return done
 
     @durable
+    def give_back(self, sync: str, slots: Iterable[str]) -> None:
+        """These requests were not taken after all, unless they are answered."""
+        table = tables.run_request
+        taken = update(table).where(
+            table.c.sync == sync, table.c.slot.in_(list(slots)), table.c.ended_at.is_(None)
+        )
+        with self._db.write() as connection:
+            connection.execute(taken.values(taken_at=None))
+
+    @durable
     def answer_requests(
-        self, sync: str, slots: Iterable[str], report: Mapping[str, Any], *, until: float | None = None
+        self,
+        sync: str,
+        slots: Iterable[str],
+        report: Mapping[str, Any],
+        *,
+        kind: RequestKind = RequestKind.RUN,
+        until: float | None = None,
     ) -> None:
-        """Keep what became of requests, and of those taken before that nobody answered."""
+        """Keep what became of requests, and of those of their kind taken before that nobody answered."""
         table, names = tables.run_request, list(slots)
         first = select(func.min(table.c.taken_at)).where(table.c.sync == sync, table.c.slot.in_(names))
         before = func.coalesce(first.scalar_subquery(), until)
-        left = and_(table.c.taken_at < before, table.c.ended_at.is_(None))
+        left = and_(table.c.taken_at < before, table.c.ended_at.is_(None), table.c.kind == kind.value)
         move = update(table).where(table.c.sync == sync, or_(table.c.slot.in_(names), left))
         with self._db.write() as connection:
             connection.execute(move.values(ended_at=NOW, report=rows.to_json(dict(report))))

@@ -304,6 +304,14 @@ class LedgerReader(StateReader):
             query = query.where(table.c.sync == sync)
         return self._all(query.where(table.c.taken_at.is_(None)) if open_only else query, rows.request)
 
+    def unanswered(self, sync: str) -> list[RunRequest]:
+        """Requests that were taken and not answered, oldest first: somebody is at work on them, or was."""
+        table = tables.run_request
+        query = select(table).where(
+            table.c.sync == sync, table.c.taken_at.is_not(None), table.c.ended_at.is_(None)
+        )
+        return self._all(query.order_by(table.c.at, table.c.slot), rows.request)
+
     def request(self, sync: str, slot: str) -> RunRequest | None:
         """One run request."""
         table = tables.run_request
@@ -319,13 +327,12 @@ class LedgerReader(StateReader):
     def last_slot(self, sync: str) -> str | None:
         """The newest slot of the schedule that was ever asked for.
 
-        Slots of a schedule begin with a digit (ISO 8601) and sort as text; others, such as a person's `run now`,
-        begin with a letter and do not count.
+        Slots of a schedule are instants (ISO 8601) and sort as text; what is asked for after an interruption is
+        named after an instant, too, and does not count.
         """
         table = tables.run_request
-        found: str | None = self._scalar(
-            select(func.max(table.c.slot)).where(table.c.sync == sync, table.c.slot < ":")
-        )
+        of_schedule = select(func.max(table.c.slot)).where(table.c.sync == sync, table.c.why == "schedule")
+        found: str | None = self._scalar(of_schedule)
         return found
 
     def paused(self) -> dict[str, str]:

@@ -193,7 +193,7 @@ def test_a_request_that_was_taken_and_never_begun_is_asked_for_again(ledger):
 
     Daemon(lambda: [job("lost")], ledger, played.runner).once()
 
-    assert played.ran == [("lost", "recover")]
+    assert played.ran == [("lost", "console")]
 
 
 def test_an_interrupted_run_is_resumed_at_the_start(ledger):
@@ -556,7 +556,7 @@ def test_a_daemon_that_is_started_again_and_again_misses_no_slot(ledger, wall):
         wall.at += timedelta(seconds=1.5)
         daemon = Daemon(lambda: [job("vip", schedule={"every": "2s"})], ledger, Played().runner)
         daemon.clock.read()
-        daemon.clock.recover()
+        daemon.clock.catch_up()
 
     slots = [r.slot for r in ledger.requests(open_only=False)]
     assert len(slots) == len(set(slots)) == 30
@@ -727,10 +727,10 @@ def test_a_clock_ticks_from_its_start_to_its_stop_and_not_while_it_overlooks_a_s
     clock.start()
     try:
         assert clock.ticking
-        clock._scheduler.pause_job("fast")
+        clock._scheduler.pause()
         clock._timed["fast"] = replace(clock._timed["fast"], since=datetime.now(UTC) - timedelta(minutes=2))
         assert not clock.ticking, "a slot of two minutes ago was not asked for"
-        clock._scheduler.resume_job("fast")
+        clock._scheduler.resume()
         until(lambda: clock.ticking)
     finally:
         clock.stop()

@@ -196,11 +196,11 @@ def test_a_lease_that_nobody_gave_back_is_looked_at_once(ledger: Ledger) -> None
     daemon.clock.read()
     time.sleep(0.02)
 
-    daemon.clock.take_over()
-    daemon.clock.take_over()
+    daemon.recovery.take_over()
+    daemon.recovery.take_over()
 
     assert ledger.requests(open_only=False) == []
-    assert daemon.clock._taken_over == {"cut": 1}
+    assert daemon.recovery._looked == {"cut": 1}
 
 
 # --- turns -----------------------------------------------------------------------------------------------------

@@ -257,13 +257,18 @@ def test_a_slot_is_asked_for_once_and_taken_once(ledger):
 
 
 def test_the_last_slot_is_the_schedules_and_requests_come_oldest_first(ledger):
-    slots = ["2026-03-01T10:00:00Z", "manual-1", "2026-03-01T09:00:00Z"]
-    for at, slot in enumerate(slots):
-        ledger.request_run(RunRequest(SYNC, slot, "why", "ann", float(at)))
+    asked = {
+        "2026-03-01T10:00:00Z": "schedule",
+        "manual-1": "console",
+        "2026-03-01T09:00:00Z": "schedule",
+        "2026-03-01T10:30:00Z#resume": "resume",
+    }
+    for at, (slot, why) in enumerate(asked.items()):
+        ledger.request_run(RunRequest(SYNC, slot, why, "ann", float(at)))
 
     assert ledger.last_slot(SYNC) == "2026-03-01T10:00:00Z"
     assert ledger.last_slot("another") is None
-    assert [r.slot for r in ledger.requests()] == slots
+    assert [r.slot for r in ledger.requests()] == list(asked)
 
 
 def test_syncs_and_destinations_are_paused_with_a_reason_and_resumed(ledger, events):
