@@ -10,27 +10,24 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import httpx
 import pytest
+import sqlalchemy.exc
 
 from sync.daemon.chores import Chore, Chores
-from sync.daemon.clock import Clock
 from sync.daemon.life import Life
 from sync.daemon.service import Daemon
 from sync.engine.job import GuardrailLimits, SyncJob
 from sync.engine.report import SyncReport
 from sync.errors import ProjectError, SourceError
 from sync.mapping import Cohort, Sync
-from sync.schedule import slot
 from sync.sdk.nouns import Limits, ObjectSpec, Op
 from sync.state.ledger import Ledger, open_ledger
-from sync.state.nouns import RequestKind, Run, RunRequest, RunStatus
+from sync.state.nouns import RunRequest
 from sync.testing.fakes.crm import Crm
 from sync.testing.fakes.server import serve
 
@@ -167,104 +164,6 @@ def test_two_daemons_run_each_slot_once(tmp_path):
     assert len(played.ran) == len(requests)
 
 
-def test_slots_missed_while_it_was_down_become_one_run(ledger):
-    missed = datetime.now(UTC) - timedelta(hours=3)
-    ask(ledger, "hourly", slot(missed), "schedule")
-    ledger.take_request("hourly", slot(missed))
-    played = Played()
-
-    Daemon(lambda: [job("hourly", schedule={"every": "10m"})], ledger, played.runner).once()
-
-    assert played.names == ["hourly"]
-
-
-def test_a_sync_that_was_never_due_waits_for_its_first_slot(ledger):
-    played = Played()
-
-    Daemon(lambda: [job("hourly", schedule={"every": "10d"})], ledger, played.runner).once()
-
-    assert played.ran == []
-
-
-def test_a_request_that_was_taken_and_never_begun_is_asked_for_again(ledger):
-    ask(ledger, "lost")
-    ledger.take_request("lost", "2026-10-01T06:00:00Z")
-    played = Played()
-
-    Daemon(lambda: [job("lost")], ledger, played.runner).once()
-
-    assert played.ran == [("lost", "console")]
-
-
-def test_an_interrupted_run_is_resumed_at_the_start(ledger):
-    lease = ledger.acquire("cut", "h/1/2/3", 30)
-    run = Run("r1", "cut", RunStatus.SENDING, None, frozenset(Op), "cli", "ana", ledger.now(), epoch=lease.epoch)
-    ledger.open(lease, run, [])
-    ledger.release(lease)
-    played = Played()
-
-    Daemon(lambda: [job("cut")], ledger, played.runner).once()
-
-    assert played.ran == [("cut", "resume")]
-
-
-def test_many_requests_of_one_sync_are_one_run(ledger):
-    for minute in range(5):
-        ask(ledger, "vip", f"2026-10-01T06:0{minute}:00Z")
-    played = Played()
-
-    Daemon(lambda: [job("vip")], ledger, played.runner).once()
-
-    assert played.names == ["vip"]
-    assert ledger.requests() == []
-
-
-def test_whoever_asked_gets_the_report_and_so_do_those_whom_a_dead_daemon_left(ledger):
-    for minute in range(3):
-        ask(ledger, "vip", f"2026-10-01T06:0{minute}:00Z")
-    ledger.take_request("vip", "2026-10-01T06:00:00Z")  # by a daemon that died
-
-    Daemon(lambda: [job("vip")], ledger, Played().runner).once()
-
-    requests = ledger.requests("vip", open_only=False)
-    assert [r.report["status"] for r in requests] == ["completed"] * 3
-    assert all(r.ended_at is not None for r in requests)
-
-
-def test_what_was_taken_later_is_not_answered_by_an_earlier_run(ledger):
-    for minute in range(2):
-        ask(ledger, "vip", f"2026-10-01T06:0{minute}:00Z")
-        ledger.take_request("vip", f"2026-10-01T06:0{minute}:00Z")
-        time.sleep(0.01)
-
-    ledger.answer_requests("vip", ["2026-10-01T06:00:00Z"], {"status": "completed"})
-
-    assert ledger.request("vip", "2026-10-01T06:00:00Z").report == {"status": "completed"}
-    assert ledger.request("vip", "2026-10-01T06:01:00Z").report is None
-
-
-def test_a_plan_that_is_asked_for_is_made_and_no_run_is_told_of(ledger):
-    played, told = Played(), []
-    slots = ["api-1", "api-2", "api-3"]
-    for slot_, kind in zip(slots, [RequestKind.PLAN, RequestKind.RUN, RequestKind.PLAN], strict=True):
-        ledger.request_run(RunRequest("vip", slot_, "api", "token:ci", ledger.now(), kind=kind))
-
-    Daemon(lambda: [job("vip")], ledger, played.runner, ended=[told.append]).once()
-
-    assert played.ran == [("vip", "plan"), ("vip", "api")]
-    assert [one.request.slot for one in told] == ["api-2"]
-    assert [ledger.request("vip", s).report["status"] for s in slots] == ["ready", "completed", "ready"]
-
-
-def test_who_asks_for_a_sync_that_is_gone_is_told(ledger):
-    ask(ledger, "gone")
-
-    Daemon(lambda: [job("vip")], ledger, Played().runner).once()
-
-    (request,) = ledger.requests("gone", open_only=False)
-    assert request.report == {"sync": "gone", "status": "failed", "error": {"code": "HG191"}, "exit_code": 1}
-
-
 def test_two_syncs_of_one_account_do_not_run_at_the_same_time(ledger):
     played = Played()
     for name in ("a", "b", "c"):
@@ -333,14 +232,6 @@ def test_one_syncs_failure_does_not_end_the_others(ledger, error):
         until(lambda: played.names == ["a", "b"])
 
 
-def test_a_request_for_a_sync_that_is_gone_does_not_stay(ledger):
-    ask(ledger, "gone")
-
-    Daemon(lambda: [job("vip")], ledger, Played().runner).once()
-
-    assert ledger.requests() == []
-
-
 def test_changed_files_change_the_schedule_and_broken_ones_do_not_stop_it(ledger):
     from sync.errors import Problem
 
@@ -382,6 +273,25 @@ def test_a_chore_or_a_listener_that_fails_ends_nothing(ledger):
     assert set(told) == {"fast"}
     assert done.count(1) > 4
     assert done.count(2) > 2
+
+
+def test_what_no_error_of_ours_is_ends_no_daemon(ledger, monkeypatch):
+    fails, open_runs = (
+        [sqlalchemy.exc.TimeoutError("no connection is free"), ZeroDivisionError()],
+        Ledger.open_runs,
+    )
+
+    def failing(self: Ledger) -> Any:
+        if fails:
+            raise fails.pop()
+        return open_runs(self)
+
+    monkeypatch.setattr("sync.daemon.service._AFTER_AN_ERROR_S", 0.01)
+    monkeypatch.setattr(Ledger, "open_runs", failing)
+    ask(ledger, "vip")
+    played = Played()
+    with Serving(Daemon(lambda: [job("vip")], ledger, played.runner, poll=0.02)):
+        until(lambda: played.names == ["vip"])
 
 
 def test_each_chore_is_done_at_its_own_times_whatever_its_name():
@@ -441,160 +351,6 @@ def test_stopping_waits_for_the_run_in_flight_and_takes_no_other(ledger):
 
     assert played.names == ["a"]
     assert [r.sync for r in ledger.requests()] == ["b"]
-
-
-class Wall(datetime):
-    """A system's clock that a test sets."""
-
-    at = datetime(2026, 10, 1, 5, 0, tzinfo=UTC)
-
-    @classmethod
-    def now(cls, tz=None):
-        return cls.at
-
-
-@pytest.fixture
-def wall(monkeypatch) -> type[Wall]:
-    monkeypatch.setattr("sync.daemon.clock.datetime", Wall)
-    monkeypatch.setattr(Wall, "at", Wall.at)
-    return Wall
-
-
-DAILY = {"cron": "0 6 * * *", "timezone": "UTC"}
-
-
-def test_a_slot_that_came_due_while_the_clock_was_set_forward_is_asked_for(ledger, wall):
-    daemon = Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner)
-    daemon.clock.read()
-
-    wall.at += timedelta(hours=2)
-    daemon.clock._drift -= 7200
-    daemon.clock.look()
-
-    assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
-
-
-def test_a_clock_that_was_wrong_for_a_moment_does_not_put_the_next_slot_off(ledger, wall):
-    daemon = Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner)
-    daemon.clock.read()
-    right = daemon.clock._drift
-
-    daemon.clock._drift -= 86400  # the clock is a day ahead
-    wall.at += timedelta(days=1)
-    daemon.clock.tick("vip")
-    daemon.clock._drift, wall.at = right, wall.at - timedelta(days=1)  # and right again before anybody looked
-    daemon.clock.look()
-    wall.at += timedelta(hours=2)
-    daemon.clock.tick("vip")
-
-    assert "2026-10-01T06:00:00Z#again" in [r.slot for r in ledger.requests()]
-
-
-def test_a_slot_that_a_wrong_clock_asked_for_too_early_is_asked_for_once_more_when_it_comes(ledger, wall):
-    ask(ledger, "vip", "2026-10-02T06:00:00Z", "schedule")
-    daemons = [Daemon(lambda: [job("vip", schedule=DAILY)], ledger, Played().runner) for _ in range(2)]
-    for daemon in daemons:
-        daemon.clock.read()
-
-    wall.at += timedelta(days=1, hours=1)
-    for daemon in daemons:
-        daemon.clock.tick("vip")
-
-    assert [r.slot for r in ledger.requests()] == ["2026-10-02T06:00:00Z", "2026-10-02T06:00:00Z#again"]
-
-
-def test_a_slot_that_jitter_or_a_blackout_put_off_was_not_overlooked(ledger, wall):
-    schedule = DAILY | {"jitter": "30m", "blackout": ["06:00-08:00"]}
-    daemon = Daemon(lambda: [job("vip", schedule=schedule)], ledger, Played().runner)
-    daemon.clock.read()
-    seen = []
-
-    for _ in range(20):
-        wall.at += timedelta(minutes=15)
-        daemon.clock.tick("vip")
-        seen.append((wall.at.strftime("%H:%M"), len(ledger.requests())))
-        (item,) = daemon.clock._timed.values()
-        assert item.trigger.latest(item.since, wall.at) is None
-
-    assert seen[10:13] == [("07:45", 0), ("08:00", 1), ("08:15", 1)]
-    assert [r.slot for r in ledger.requests()] == ["2026-10-01T06:00:00Z"]
-
-
-def test_files_that_are_being_saved_are_read_once_they_are_at_rest(ledger):
-    looks, read = [0], list[int]()
-
-    def load() -> list[SyncJob]:
-        read.append(looks[0])
-        looks[0] += looks[0] == 2  # it is saved once more while it is read
-        return []
-
-    daemon = Daemon(load, ledger, Played().runner, watch=lambda: looks[0])
-    daemon.clock.read()
-    for at in (0, 1, 2, 2, 3, 3, 3, 3):
-        looks[0] = max(at, looks[0])
-        daemon.clock.look()
-
-    assert read == [0, 2, 3]
-
-
-def test_in_a_blackout_begins_only_what_a_person_asked_for(ledger):
-    now = datetime.now(UTC)
-    dark = f"{now - timedelta(minutes=5):%H:%M}-{now + timedelta(hours=2):%H:%M}"
-    played, jobs = Played(), [job(n, schedule=DAILY | {"blackout": [dark]}) for n in ("vip", "asked")]
-    ask(ledger, "vip", "2026-10-01T06:00:00Z", "schedule")
-    ask(ledger, "asked", "ask-1", "ask")
-
-    Daemon(lambda: jobs, ledger, played.runner).once()
-    assert played.names == ["asked"]
-
-    Daemon(lambda: [job("vip", schedule=DAILY)], ledger, played.runner).once()
-    assert played.names == ["asked", "vip"]
-
-
-def test_a_daemon_that_is_started_again_and_again_misses_no_slot(ledger, wall):
-    for _ in range(40):
-        wall.at += timedelta(seconds=1.5)
-        daemon = Daemon(lambda: [job("vip", schedule={"every": "2s"})], ledger, Played().runner)
-        daemon.clock.read()
-        daemon.clock.catch_up()
-
-    slots = [r.slot for r in ledger.requests(open_only=False)]
-    assert len(slots) == len(set(slots)) == 30
-
-
-def test_a_clock_set_back_by_an_hour_stops_no_schedule(ledger, wall):
-    daemon = Daemon(lambda: [job("vip", schedule={"cron": "*/15 * * * *"})], ledger, Played().runner)
-    daemon.clock.read()
-    for _ in range(4):
-        wall.at += timedelta(minutes=15)
-        daemon.clock.tick("vip")
-    before = len(ledger.requests())
-
-    wall.at -= timedelta(hours=1)
-    daemon.clock._drift += 3600
-    daemon.clock.look()
-    for _ in range(4):
-        wall.at += timedelta(minutes=15)
-        daemon.clock.tick("vip")
-
-    assert before == 4
-    assert [r.slot[11:] for r in ledger.requests()][4:] == [f"05:{m}:00Z#again" for m in (15, 30, 45)] + [
-        "06:00:00Z#again"
-    ]
-
-
-def test_syncs_that_are_due_at_once_are_all_asked_for(ledger, wall):
-    jobs = [job(f"s{n}", schedule=DAILY) for n in range(40)]
-    daemon = Daemon(lambda: jobs, ledger, Played().runner)
-    daemon.clock.start()
-    try:
-        wall.at += timedelta(hours=2)
-        daemon.clock._drift -= 7200
-        daemon.clock.look()
-    finally:
-        daemon.clock.stop()
-
-    assert len(ledger.requests()) == 40
 
 
 SLOW_DRAIN = textwrap.dedent("""
@@ -719,19 +475,3 @@ def test_a_daemon_that_is_told_to_stop_loses_nothing_and_repeats_nothing(tmp_pat
     assert crm.records["add"] == 410
     assert crm.repeats == 0
     assert "@a.example" not in log
-
-
-def test_a_clock_ticks_from_its_start_to_its_stop_and_not_while_it_overlooks_a_slot(ledger):
-    clock = Clock(lambda: [job("fast", schedule={"every": "1s"})], ledger)
-    assert not clock.ticking, "it was not started"
-    clock.start()
-    try:
-        assert clock.ticking
-        clock._scheduler.pause()
-        clock._timed["fast"] = replace(clock._timed["fast"], since=datetime.now(UTC) - timedelta(minutes=2))
-        assert not clock.ticking, "a slot of two minutes ago was not asked for"
-        clock._scheduler.resume()
-        until(lambda: clock.ticking)
-    finally:
-        clock.stop()
-    assert not clock.ticking

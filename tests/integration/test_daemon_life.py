@@ -17,12 +17,13 @@ from sync.daemon.life import Life
 from sync.daemon.service import Daemon
 from sync.daemon.supervisor import Supervisor
 from sync.daemon.work import Ended
+from sync.engine.execution import Execution
 from sync.engine.runner import Runner
-from sync.errors import RateLimited
+from sync.errors import RateLimited, SourceError
 from sync.health import Activity, Health, standing
 from sync.sdk.nouns import Job, Op
 from sync.state.ledger import Ledger, open_ledger
-from sync.state.nouns import Run, RunRequest, RunStatus
+from sync.state.nouns import RequestKind, Run, RunRequest, RunStatus
 from tests.integration.test_daemon import Played, Serving, ask, job, until
 from tests.state.world import SYNC, World
 
@@ -85,6 +86,7 @@ def test_a_run_that_waits_frees_its_worker_and_comes_back_without_a_slot(world: 
     assert world.desk.members == world.source()
     assert world.desk.sent == 20, "nothing was sent again"
     assert [one.request.why for one in ended] == ["console", "poll", "poll"]
+    assert [one.over for one in ended] == [False, False, True]
     assert len(world.ledger.requests(SYNC, open_only=False)) == 1
 
 
@@ -116,6 +118,55 @@ def test_whoever_asked_for_a_run_that_a_stop_interrupted_is_answered_by_the_next
     real_daemon(world, ended).once()
 
     assert world.ledger.request(SYNC, "now#1").report["status"] == "completed"
+
+
+def test_whoever_asked_for_a_run_that_was_drained_while_it_sent_is_answered_by_the_next_daemon(
+    world: World,
+) -> None:
+    ended: list[Ended] = []
+    daemon = real_daemon(world, ended)
+
+    def stopping(desk: Any, batch: Any) -> Any:
+        daemon.stop.set()
+        until(lambda: all(life.stop.is_set() for life in daemon.workers.lives.values()))
+        return desk.take(batch)
+
+    world.desk.answers.append(stopping)
+    asked_for(world)
+    with Serving(daemon):
+        until(lambda: ended != [])
+    assert ended[0].report is not None
+    assert ended[0].report.code == "HG520"
+    assert world.ledger.request(SYNC, "now#1").report is None
+
+    real_daemon(world, ended).once()
+
+    assert world.ledger.request(SYNC, "now#1").report["exit_code"] == 0
+    assert world.desk.members == world.source()
+    assert world.desk.sent == 20
+
+
+def test_whoever_asked_for_a_plan_that_was_drained_gets_it_from_the_next_daemon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.ledger.request_run(RunRequest(SYNC, "p", "api", "ana", world.ledger.now(), kind=RequestKind.PLAN))
+    daemon = real_daemon(world, [])
+
+    def interrupted(*_: object) -> None:
+        daemon.stop.set()
+        until(lambda: all(life.stop.is_set() for life in daemon.workers.lives.values()))
+        raise SourceError("the query was interrupted")
+
+    with monkeypatch.context() as away:
+        away.setattr(Execution, "plan_only", interrupted)
+        with Serving(daemon):
+            until(lambda: daemon.stop.is_set() and daemon.workers.busy == [])
+    assert world.ledger.request(SYNC, "p").report is None
+
+    real_daemon(world, []).once()
+
+    assert world.ledger.request(SYNC, "p").report["status"] == "ready"
+    assert world.desk.pushes == []
 
 
 def test_requests_of_a_run_that_waits_are_kept_until_it_is_over(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -448,3 +449,23 @@ def test_what_asks_for_runs_besides_the_clock_reads_as_words_and_has_no_next_run
 
     assert {text: words(schedule) for text, schedule in others.items()} == {text: text for text in others}
     assert [next_runs(schedule, now) for schedule in others.values()] == [[], [], [], []]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"at": "06:00", "jitter": "2h", "blackout": ["05:00-06:30", "sat,sun"], "timezone": "Europe/Berlin"},
+        {"every": "10m", "jitter": "9m", "blackout": ["22:00-06:00"], "timezone": "America/New_York"},
+        {"cron": "30 1,2 * * *", "blackout": ["01:40-02:10"], "timezone": "America/New_York"},
+    ],
+)
+def test_a_slot_is_the_latest_from_the_instant_on_at_which_it_was_to_come(schedule):
+    dice, trigger = random.Random(3), timing(Schedule.model_validate(schedule), "vip")
+    now = datetime(2026, 10, 20, 3, 7, tzinfo=UTC)
+    since = trigger.latest(now - timedelta(days=3), now)
+    for _ in range(60):
+        coming = trigger.next_after(now)
+        assert trigger.latest(since, coming - timedelta(microseconds=1)) is None
+        assert trigger.latest(since, coming) is not None
+        now = coming + timedelta(seconds=dice.choice([0, 0, 1, 60, 3600, 40000]))
+        since = trigger.latest(since, now)
