@@ -12,6 +12,7 @@ import pytest
 
 from sync.faultpoints import POINTS, VARIABLE
 from sync.state.ledger import open_ledger
+from sync.state.nouns import RunRequest
 from tests.acceptance import faults
 from tests.crash.ground import SYNC, GroundOf
 from tests.crash.scenarios import SCENARIOS, Scenario
@@ -109,6 +110,29 @@ def test_a_killed_daemon_takes_up_what_it_was_asked_for(ground_of: GroundOf, poi
     ground.in_step()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_daemon_killed_while_it_gives_a_request_back_leaves_it_to_the_next(
+    ground_of: GroundOf, side: str
+) -> None:
+    ground = ground_of()
+    ground.change()
+    path = ground.project.root / ".headgate" / "ledger.db"
+    with open_ledger(path) as ledger:
+        ledger.request_run(RunRequest(SYNC, "api-1", "api", "ana", ledger.now()))
+    assert ground.headgate("daemon", "--once", fault="take_request.after:1:kill").code == -9
+
+    assert ground.headgate("daemon", "--once", fault=f"give_back.{side}:1:kill").code == -9
+    ground.looked_after()
+    assert ground.headgate("daemon", "--once").code == 0
+
+    with open_ledger(path) as ledger:
+        (request,) = ledger.requests(open_only=False)
+    assert request.report is not None
+    assert request.report["exit_code"] == 0
+    ground.in_step()
+
+
 @pytest.mark.parametrize("point", ["notice.before", "notice.after"])
 def test_a_daemon_killed_while_it_notices_a_dbt_run_makes_one_run_of_it(ground_of: GroundOf, point: str) -> None:
     ground = ground_of()
@@ -152,7 +176,7 @@ def test_a_killed_pause_holds_or_was_never_asked_for(ground_of: GroundOf, side: 
         assert set(ledger.paused()) == set(paused)
 
 
-ELSEWHERE = ("notice", "pause", "reset", "set_rejected", "request_run", "take_request")
+ELSEWHERE = ("notice", "pause", "reset", "set_rejected", "request_run", "take_request", "give_back")
 
 
 def test_every_point_is_killed_at() -> None:
