@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sync.alerts.deciding import Observed
@@ -130,7 +130,8 @@ class _Look:
         end, facts = self.ends[job.name], None
         if end is None or not end.failed:
             since = end.at if end is not None else 0.0
-            due = [_due(job, r) for r in self.requests[job.name] if _waits(r, since)]
+            requests = [r for r in self.requests[job.name] if _waits(r, since)]
+            due = [_due(job, r, self.alerting.late_after) for r in requests]
             left = self.ledger.open_run(job.name)
             due += [(left.started_at, True)] if left is not None else []
             late = [one for one in due if one[0] < self.now - self.alerting.late_after]
@@ -245,12 +246,19 @@ def _waits(request: RunRequest, ended: float) -> bool:
     return request.ended_at is None and (request.taken_at is None or request.taken_at > ended)
 
 
-def _due(job: SyncJob, request: RunRequest) -> tuple[float, bool]:
-    """When its run was due, jitter and blackout counted, and whether somebody took it."""
+def _due(job: SyncJob, request: RunRequest, late_after: float) -> tuple[float, bool]:
+    """When its run was due, jitter and blackout counted, and whether somebody took it.
+
+    Where a blackout begins before it is late and somebody took it, it is due at the end.
+    """
     schedule, asked = job.sync.schedule, datetime.fromtimestamp(request.at, UTC)
     at = slot_due(schedule, job.name, request.slot) or asked
     if schedule is not None and request.why in BY_ITSELF:
-        at = blackout_of(schedule).over(at)
+        blackout = blackout_of(schedule)
+        at = blackout.over(at)
+        late = at + timedelta(seconds=late_after)
+        waited = request.taken_at is None or request.taken_at > late.timestamp()
+        at = blackout.over(late) if waited and blackout.around(late) is not None else at
     return at.timestamp(), request.taken_at is not None
 
 

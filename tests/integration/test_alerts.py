@@ -163,6 +163,22 @@ def test_the_command_in_a_message_is_typed_as_it_stands(project: Alerting, board
     assert len(sink.members) == 300
 
 
+def test_another_plan_to_decide_on_is_told_with_its_command(synced: Alerting, board: Inbox) -> None:
+    synced.sql("DELETE FROM vip_cohort WHERE user_id > 200")
+    assert synced.again() == "held"
+    synced.told()
+    synced.sql("DELETE FROM vip_cohort WHERE user_id > 190")
+    assert synced.again() == "held"
+    assert synced.told() == 0, "the last message is not an hour old"
+
+    with synced.ledger() as ledger, ledger._db.write() as connection:
+        connection.exec_driver_sql("UPDATE alert SET told_at = told_at - 3600")
+    assert synced.told() == 1
+    assert board.titles[-1] == f"[Headgate] changed: held: {SYNC}"
+    assert "110 removals" in board.got[-1]["message"]
+    assert synced.here(*synced.typed(board.got[-1]["message"], "approve")).code == 0
+
+
 def test_a_failed_run_and_its_recovery_are_told(synced: Alerting, board: Inbox, sink: Sink) -> None:
     synced.sql("UPDATE vip_cohort SET score = score + 1 WHERE user_id <= 5")
     sink.faults = (faults.always(faults.SERVER_ERROR),)
@@ -318,9 +334,12 @@ def test_a_run_that_a_blackout_put_off_is_late_only_so_long_after_its_end(synced
     assert board.titles == [f"[Headgate] late: {SYNC}"]
 
 
-def test_a_run_that_the_source_asks_for_in_a_blackout_is_not_late_in_it(synced: Alerting, board: Inbox) -> None:
+@pytest.mark.parametrize("begun", [180, 90], ids=["in it", "before it"])
+def test_a_run_that_the_source_asks_for_is_not_late_while_a_blackout_puts_it_off(
+    synced: Alerting, board: Inbox, begun: int
+) -> None:
     now = datetime.now(UTC)
-    dark = f"{now - timedelta(hours=3):%H:%M}-{now + timedelta(hours=3):%H:%M}"
+    dark = f"{now - timedelta(minutes=begun):%H:%M}-{now + timedelta(hours=3):%H:%M}"
     schedule = f"{{ source: {{ poll: 5m }}, blackout: ['{dark}'] }}"
     synced.mapped("    mode: mirror", f"    schedule: {schedule}\n    mode: mirror")
     with synced.ledger() as ledger:
