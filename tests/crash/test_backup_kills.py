@@ -132,6 +132,27 @@ def test_a_backup_of_a_machine_that_rests_is_restored_in_step(ground_of: GroundO
     assert "state.restored" in ground.headgate("audit", "export").out
 
 
+@pytest.mark.endless
+def test_a_backup_made_while_somebody_is_forgotten_has_everybody_else(ground_of: GroundOf) -> None:
+    ground = ground_of()
+    making = ground.start("state", "backup", "backup.zip", fault="backup.snapshot:1:stop")
+    until(lambda: making.state == "T")
+    forget = ("person", "person77@mail.example", "--forget", "--reason", "ticket 4711")
+    assert ground.headgate(*forget).code == 0
+    assert ground.run("", SYNC).code == 0
+
+    making.send(signal.SIGCONT)
+    assert making.wait().code == 0
+
+    everybody_else = ground.members()
+    lost(ground)
+    assert restore(ground, "--in-step") == 0
+    assert ground.members() == everybody_else == set(ground.truth()) - {77}
+    sent = ground.sink.count
+    assert ground.run("", SYNC).code == 0
+    assert ground.sink.count == sent, "nobody is sent again"
+
+
 @pytest.mark.slow
 def test_a_restore_goes_over_no_state_without_leave_and_keeps_what_was_there(ground_of: GroundOf) -> None:
     ground = ground_of()
