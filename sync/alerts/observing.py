@@ -11,12 +11,13 @@ from typing import Any
 from sync.alerts.deciding import Observed
 from sync.alerts.routes import Routes, routes
 from sync.conditions import Condition
+from sync.daemon.slots import dealt_with
 from sync.engine.guardrails import HOLDS
 from sync.engine.job import SyncJob
 from sync.engine.pauses import destination_name, pause_of
 from sync.errors import AuthError, DecisionError, Fenced, LeaseHeld
 from sync.mapping import Cohort
-from sync.schedule import BY_ITSELF, blackout_of, slot_due
+from sync.schedule import BY_ITSELF, blackout_of, slot_due, timing
 from sync.settings import AlertingSettings
 from sync.state.alerts import Alert
 from sync.state.ledger import Ledger
@@ -133,8 +134,10 @@ class _Look:
             requests = [r for r in self.requests[job.name] if _waits(r, since)]
             due = [_due(job, r, self.alerting.late_after) for r in requests]
             left = self.ledger.open_run(job.name)
+            before = self.now - self.alerting.late_after
             due += [(left.started_at, True)] if left is not None else []
-            late = [one for one in due if one[0] < self.now - self.alerting.late_after]
+            due += [(at, False) for at in _overlooked(self.ledger, job, before) if at > since]
+            late = [one for one in due if one[0] < before]
             facts = dict(zip(("due", "begun"), min(late), strict=True)) if late else None
         return self._of_sync(Condition.LATE, job, facts)
 
@@ -260,6 +263,15 @@ def _due(job: SyncJob, request: RunRequest, late_after: float) -> tuple[float, b
         waited = request.taken_at is None or request.taken_at > late.timestamp()
         at = blackout.over(late) if waited and blackout.around(late) is not None else at
     return at.timestamp(), request.taken_at is not None
+
+
+def _overlooked(ledger: Ledger, job: SyncJob, before: float) -> Iterator[float]:
+    """When the newest slot was due that was due before then, where no daemon asked for it."""
+    instant, schedule = datetime.fromtimestamp(before, UTC), job.sync.schedule
+    trigger = timing(schedule, job.name) if schedule is not None else None
+    since = dealt_with(ledger, job.name, instant) if trigger is not None else None
+    if trigger is not None and since is not None and (slot := trigger.latest(since, instant)) is not None:
+        yield trigger.due(slot).timestamp()
 
 
 def _of_plan(plan: Plan) -> dict[str, Any]:

@@ -33,7 +33,6 @@ __all__ = ["Clock"]
 
 log = structlog.get_logger("headgate.daemon")
 
-_LOOK_BACK = timedelta(days=31)  # slots missed longer ago than this are not looked for
 _STEP_S = 2.0
 _OVERLOOKED = timedelta(minutes=1)
 
@@ -154,7 +153,7 @@ class Clock:
                 self._wake(name, item)
 
     def _begun(self, name: str, trigger: Timing, now: datetime) -> _Timed:
-        since = min(max(slots.begin(self._state, name, now), now - _LOOK_BACK), now)
+        since = slots.begin(self._state, name, now)
         coming = trigger.next_after(now) if trigger.latest(since, now) is None else now
         asked = slots.asked(self._state, name)
         return _Timed(trigger, since, coming, asked if asked and asked > now else None)

@@ -109,7 +109,7 @@ def _refreshes(connection: sa.Connection, sync: str, before: float) -> int:
 
 def _requests(connection: sa.Connection, sync: str, before: float) -> int:
     """Requests that were answered, but the newest slot of the schedule: the next one is counted from it."""
-    newest = select(func.max(_request.slot)).where(_request.sync == sync, _request.slot < ":")
+    newest = select(func.max(_request.slot)).where(_request.sync == sync, _request.why == "schedule")
     statement = delete(tables.run_request).where(
         _request.sync == sync,
         _request.ended_at < before,

@@ -1,7 +1,7 @@
 """Months of a daemon in minutes: many syncs on an hourly schedule, a clock that is set an hour on again and again.
 
-Each hour the source changes, the destination misbehaves, and sometimes the daemon is killed and started again as a
-service manager would. What must hold is counted as it goes.
+Each hour the source changes, a mapping is edited, the destination misbehaves, and sometimes the daemon is killed
+and started again as a service manager would. What must hold is counted as it goes.
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ class Soak:
         """The source changes, the clock goes on, every sync runs; `kill` the daemon somewhere in that."""
         began, before = time.monotonic(), self.runs
         self.change()
+        self.edit()
         self.sink.faults = (self.trouble,)
         self.offset += HOUR
         self.wall.jump(self.offset)
@@ -175,6 +176,11 @@ class Soak:
         if self.dice.random() < 0.5:
             self.refused = {self.dice.randrange(self.syncs) * ROOM + first}
         until(lambda: self.written(statements))
+
+    def edit(self) -> None:
+        """A mapping is edited, as far as bytes go: its files are read again while slots come due."""
+        with (self.root / "mappings" / f"c{self.dice.randrange(self.syncs):02}.yaml").open("a") as mapping:
+            mapping.write(f"# hour {len(self.hours)}\n")
 
     def written(self, statements: list[str]) -> bool:
         """Change the source, while no process has it open."""

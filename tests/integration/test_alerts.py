@@ -7,9 +7,11 @@ import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from sync.alerts.observing import observe
 from sync.alerts.teller import Ground, Teller
 from sync.conditions import Condition
 from sync.project import load
+from sync.schedule import slot
 from sync.state.alerts import Alert, MessageKind, Telling
 from sync.state.ledger import Ledger, open_ledger
 from sync.state.nouns import RunRequest
@@ -332,6 +335,23 @@ def test_a_run_that_a_blackout_put_off_is_late_only_so_long_after_its_end(synced
     synced.mapped(f", blackout: ['{dark}']", "")
     synced.told()
     assert board.titles == [f"[Headgate] late: {SYNC}"]
+
+
+def test_a_slot_that_no_daemon_asked_for_is_late(synced: Alerting, board: Inbox) -> None:
+    synced.mapped("    mode: mirror", "    schedule: { every: 7m }\n    mode: mirror")
+    with synced.ledger() as ledger:
+        assert synced.told() == 0, "no daemon ever saw the schedule"
+        now = datetime.now(UTC)
+        ledger.notice(SYNC, "schedule seen", None, slot(now - timedelta(hours=3)))
+        assert synced.told() == 0, "a run of the command line stands for it"
+        with closing(sqlite3.connect(ledger.path)) as other, other:
+            other.execute("UPDATE run SET started_at = started_at - 7200, finished_at = finished_at - 7200")
+        synced.told()
+    assert board.titles == [f"[Headgate] late: {SYNC}"]
+    assert "has not begun" in board.text
+
+    assert synced.here("daemon", "--once").code == 0
+    assert board.titles[1:] == [f"[Headgate] recovered: late: {SYNC}"]
 
 
 @pytest.mark.parametrize("begun", [180, 90], ids=["in it", "before it"])
