@@ -7,6 +7,7 @@ from functools import partial
 from sync.daemon.asking import Asking
 from sync.daemon.chores import guarded
 from sync.engine.job import SyncJob
+from sync.errors import StateError
 from sync.state.nouns import RunStatus
 
 __all__ = ["Following"]
@@ -22,7 +23,8 @@ class Following:
         """Ask for what follows from runs that ended since the last look."""
         for job, schedule in self._asking.syncs():
             if schedule.after is not None:
-                guarded(f"looking for runs that {job.name} follows", partial(self._look, job, schedule.after))
+                look = partial(self._look, job, schedule.after)
+                guarded(f"looking for runs that {job.name} follows", look, but=StateError)
 
     def _look(self, job: SyncJob, other: str) -> None:
         fact = f"after {other}"  # another name begins anew

@@ -18,6 +18,8 @@ __all__ = ["Recovery"]
 
 log = structlog.get_logger("headgate.daemon")
 
+_AT_A_TERMINAL = ("cli", "approval")
+
 
 class Recovery:
     """Asks for runs that were interrupted, and gives back requests that were taken and never answered."""
@@ -60,9 +62,10 @@ class Recovery:
             self._ask(name, "resume")
 
     def _cut_short(self, name: str) -> bool:
-        """Was its newest run told to end before it sent anything."""
+        """Was its newest run told to end before it sent anything, and not by who began it at a terminal."""
         runs = self._state.runs(name, limit=1)
-        return bool(runs) and runs[0].status is RunStatus.CANCELLED and runs[0].plan is None
+        ended = [run for run in runs if run.status is RunStatus.CANCELLED and run.plan is None]
+        return any(run.trigger not in _AT_A_TERMINAL for run in ended)
 
     def _ask(self, name: str, why: str) -> None:
         now = datetime.now(UTC)

@@ -178,8 +178,9 @@ class Ledger(PlanLedger, RunLedger, SettleLedger, ErasureLedger, AlertLedger, Re
         before = func.coalesce(first.scalar_subquery(), until)
         left = and_(table.c.taken_at < before, table.c.ended_at.is_(None), table.c.kind == kind.value)
         move = update(table).where(table.c.sync == sync, or_(table.c.slot.in_(names), left))
+        taken = func.coalesce(table.c.taken_at, NOW)  # somebody may have given it back meanwhile
         with self._db.write() as connection:
-            connection.execute(move.values(ended_at=NOW, report=rows.to_json(dict(report))))
+            connection.execute(move.values(taken_at=taken, ended_at=NOW, report=rows.to_json(dict(report))))
 
     @durable
     def pause(self, name: str, reason: str | None, events: Sequence[Event] = ()) -> None:

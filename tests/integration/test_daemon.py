@@ -156,6 +156,7 @@ def test_two_daemons_run_each_slot_once(tmp_path):
     with open_ledger(path) as one, open_ledger(path) as two:
         jobs = lambda: [job("fast", schedule={"every": "1s"})]  # noqa: E731
         with Serving(Daemon(jobs, one, played.runner, poll=0.02)):
+            until(lambda: played.ran != [] and not one.unanswered("fast"))  # played runs have no lease
             with Serving(Daemon(jobs, two, played.runner, poll=0.02)):
                 until(lambda: len(played.ran) >= 4)
             until(lambda: not one.requests())

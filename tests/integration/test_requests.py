@@ -172,6 +172,19 @@ def test_an_interrupted_run_is_taken_up_before_a_plan_is_made(ledger):
     assert played.ran == [("vip", "resume"), ("vip", "plan")]
 
 
+@pytest.mark.parametrize(("trigger", "ran"), [("schedule", [("vip", "recover")]), ("cli", [])])
+def test_a_run_that_was_told_to_end_before_it_sent_anything_begins_anew_unless_a_person_ended_it(
+    ledger, trigger, ran
+):
+    run = Run("r1", "vip", RunStatus.CANCELLED, None, frozenset(), trigger, "ana", 1.0, finished_at=2.0)
+    ledger.add_run(run, [])
+    played = Played()
+
+    Daemon(lambda: [job("vip")], ledger, played.runner).once()
+
+    assert played.ran == ran
+
+
 # --- who takes them --------------------------------------------------------------------------------------------
 
 
@@ -232,6 +245,15 @@ def test_a_request_is_given_back_where_somebody_else_was_faster_with_the_sync(le
         until(lambda: ledger.request("vip", "api-1").ended_at is not None)
 
     assert ledger.request("vip", "api-1").report["status"] == "completed"
+
+
+def test_a_request_that_was_given_back_meanwhile_is_answered_and_not_begun_again(ledger):
+    asked(ledger, "api-1", RequestKind.RUN, taken=True)
+    ledger.give_back("vip", ["api-1"])  # by a daemon that saw no lease yet
+
+    ledger.answer_requests("vip", ["api-1"], {"status": "completed"})
+
+    assert ledger.requests("vip") == []
 
 
 def test_a_request_that_was_answered_is_not_given_back(ledger):
