@@ -19,6 +19,7 @@ __all__ = ["Recovery"]
 log = structlog.get_logger("headgate.daemon")
 
 _AT_A_TERMINAL = ("cli", "approval")
+_RESUME = "resume"
 
 
 class Recovery:
@@ -49,17 +50,21 @@ class Recovery:
         if self._clock.jobs[name].sync.disabled or alive(self._state.lease(name)):
             return
         run = self._state.open_run(name)
-        left = [r.slot for r in self._state.unanswered(name) if run is None or r.kind is RequestKind.PLAN]
+        interrupted = run is not None and run.status is not RunStatus.WAITING  # else it is asked about without
+        left = [
+            request.slot
+            for request in self._state.unanswered(name)  # other runs are answered when the open one is finished
+            if run is None or request.kind is RequestKind.PLAN or (interrupted and request.why == _RESUME)
+        ]
         if left:
             self._state.give_back(name, left)
             log.info("left_over", sync=name, requests=len(left))
         if any(request.kind is RequestKind.RUN for request in self._state.requests(name)):
             return
-        if run is None:
-            if self._cut_short(name):
-                self._ask(name, "recover")
-        elif run.status is not RunStatus.WAITING:  # one that waits for jobs is asked about without
-            self._ask(name, "resume")
+        if interrupted:
+            self._ask(name, _RESUME)
+        elif run is None and self._cut_short(name):
+            self._ask(name, "recover")
 
     def _cut_short(self, name: str) -> bool:
         """Was its newest run told to end before it sent anything, and not by who began it at a terminal."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -103,7 +102,6 @@ def test_a_killed_daemon_takes_up_what_it_was_asked_for(ground_of: GroundOf, poi
 
     assert ground.headgate("daemon", "--once", fault=f"{point}:1:kill").code == -9
     ground.looked_after()
-    time.sleep(1.0)  # what is left over is asked for once a second
     done = ground.headgate("daemon", "--once", "--json")
 
     assert done.code == 0, done.text
