@@ -12,6 +12,7 @@ from sync.state.alerts import Alert, MessageKind, Telling
 __all__ = ["Observed", "Rules", "decide"]
 
 _HOUR = 3600.0
+_DAY = 24 * _HOUR  # a plan on a table that always moves is another one at each schedule
 _MOST_CHANGES = 200  # times that are kept; more than any limit on them
 _TOLD_OF = "told_of"  # among the facts: what it was about when people were told last
 
@@ -121,6 +122,6 @@ def _news(before: Alert, after: Alert, seen: Observed, now: float, rules: Rules)
 def _again(before: Alert, seen: Observed, now: float, rules: Rules) -> MessageKind | None:
     """What people are told of what they know to be open."""
     ago = now - before.told_at
-    if seen.about != before.facts.get(_TOLD_OF, seen.about) and ago >= _HOUR:
+    if seen.about != before.facts.get(_TOLD_OF, seen.about) and ago >= _DAY:
         return MessageKind.CHANGED
     return MessageKind.REMINDER if rules.repeat_after is not None and ago >= rules.repeat_after else None

@@ -172,10 +172,10 @@ def test_another_plan_to_decide_on_is_told_with_its_command(synced: Alerting, bo
     synced.told()
     synced.sql("DELETE FROM vip_cohort WHERE user_id > 190")
     assert synced.again() == "held"
-    assert synced.told() == 0, "the last message is not an hour old"
+    assert synced.told() == 0, "the last message is not a day old"
 
     with synced.ledger() as ledger, ledger._db.write() as connection:
-        connection.exec_driver_sql("UPDATE alert SET told_at = told_at - 3600")
+        connection.exec_driver_sql("UPDATE alert SET told_at = told_at - 86400")
     assert synced.told() == 1
     assert board.titles[-1] == f"[Headgate] changed: held: {SYNC}"
     assert "110 removals" in board.got[-1]["message"]

@@ -120,7 +120,7 @@ def test_a_notifier_that_comes_while_it_is_open_is_told_of_it_and_no_other_again
 def test_whoever_was_told_before_hears_of_another_thing_though_a_new_notifier_was_told_of_it() -> None:
     both = frozenset({"mail", "slack"})
     told = Told().look(replace(OPEN, about="p1"), 100).look(replace(OPEN, about="p2", targets=both), 200)
-    told.look(replace(OPEN, about="p2", targets=both), 4000)
+    told.look(replace(OPEN, about="p2", targets=both), 90_000)
 
     assert told.news == [("opened", ["slack"]), ("opened", ["mail"]), ("changed", ["mail", "slack"])]
 
@@ -131,11 +131,11 @@ def test_a_notifier_that_is_renamed_while_it_is_open_is_told_under_its_new_name(
     assert told.news == [("opened", ["slack"]), ("opened", ["chat"])]
 
 
-def test_another_thing_to_decide_on_is_told_at_most_every_hour() -> None:
-    told = Told()
-    for now in range(0, 3 * 3600, 600):
-        told.look(replace(OPEN, about=f"p{now // 600}"), now)
-    for now in range(4 * 3600, 6 * 3600, 600):
+def test_another_thing_to_decide_on_is_told_at_most_once_a_day() -> None:
+    told, day = Told(), 86_400
+    for now in range(0, 3 * day, day // 6):
+        told.look(replace(OPEN, about=f"p{now}"), now)
+    for now in range(4 * day, 6 * day, day // 6):
         told.look(replace(OPEN, about="last"), now)
 
     assert told.kinds == ["opened", "changed", "changed", "changed"]
