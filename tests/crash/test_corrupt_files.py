@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,11 @@ from tests.figures import Figures
 
 EVERYBODY = list(range(1, PEOPLE + 1))
 GONE = 10  # removals that the guardrails let through
+
+
+def at_night(harm: Harm) -> Any:
+    """Before a run is resumed, requests of the killed one are waited for: a quarter of a minute each."""
+    return pytest.param(harm, marks=pytest.mark.endless)
 
 
 def only(files: list[Path]) -> Path:
@@ -97,7 +103,7 @@ def test_a_bit_turned_anywhere_in_a_members_file_is_noticed(settled: Small, figu
     verify(path.parent, generation)
 
 
-@pytest.mark.parametrize("harm", [flipped, missing])
+@pytest.mark.parametrize("harm", [flipped, at_night(missing)])
 def test_members_damaged_while_a_run_was_interrupted_stop_its_resumption(
     settled: Small, sink: Sink, figures: Figures, harm: Harm
 ) -> None:
@@ -178,7 +184,7 @@ def test_a_plan_damaged_after_its_approval_is_not_delivered(
     figures.add("corrupted files caught")
 
 
-@pytest.mark.parametrize("harm", [truncated, flipped, missing])
+@pytest.mark.parametrize("harm", [at_night(truncated), flipped, at_night(missing)])
 def test_a_run_is_not_resumed_from_a_damaged_plan_and_two_ways_lead_back(
     settled: Small, sink: Sink, figures: Figures, harm: Harm
 ) -> None:

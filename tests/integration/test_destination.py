@@ -171,7 +171,8 @@ def test_the_room_that_is_left_is_shown_by_status_and_by_the_doctor(shop: Shop) 
 def test_a_destination_that_does_not_answer_is_shown_with_its_next_probe(shop: Shop) -> None:
     config = shop.folder / "config.toml"
     config.write_text(
-        config.read_text() + "\n[delivery]\nattempts = 6\nbackoff_first = 0.01\nbackoff_max = 0.01\n"
+        config.read_text()
+        + "\n[delivery]\nrequest_timeout = 2.0\nattempts = 6\nbackoff_first = 0.01\nbackoff_max = 0.01\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeHubSpot, "__call__", lambda *_: httpx.Response(503))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -13,6 +14,8 @@ from tests.web.test_daemon import address_of
 from tests.web.test_watch import until
 
 pytestmark = pytest.mark.slow
+
+_COUNTED = re.compile(r"^headgate_runs_total\{.*\} [1-9]", re.MULTILINE)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_metrics_traces_lineage_and_log_quote_nobody(
     }
     daemon = delivered.project.start("daemon", "--listen", "127.0.0.1:0", "-vv")
     url = address_of(daemon)
-    page = until(lambda: text if "headgate_runs_total{" in (text := httpx.get(f"{url}/metrics").text) else "")
+    page = until(lambda: text if _COUNTED.search(text := httpx.get(f"{url}/metrics").text) else "")
     ready = httpx.get(f"{url}/readyz").text
     daemon.terminate()
     delivered.end(daemon, "daemon")
