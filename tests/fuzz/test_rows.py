@@ -98,7 +98,7 @@ def _stored(bench: Bench, types: Sequence[str]) -> dict[int, list[tuple[Any, str
 
 @given(_tables())
 @example(_every_type())
-@examples(25)
+@examples(15)
 def test_what_is_delivered_is_what_the_row_says(
     bench: Bench, figures: Figures, table: tuple[list[str], list[list[str]]]
 ) -> None:
@@ -131,7 +131,7 @@ _IDENTIFIERS = sorted(set(TYPES) - {"BOOLEAN"})
 
 
 @given(st.sampled_from(_IDENTIFIERS), st.data())
-@examples(15)
+@examples(10)
 def test_an_identifier_of_any_type_is_planned_or_refused_and_known_again(
     bench: Bench, figures: Figures, type_: str, data: st.DataObject
 ) -> None:
@@ -222,7 +222,7 @@ _NAMES = st.sampled_from(
 
 @given(_NAMES, st.lists(_NAMES, min_size=1, max_size=5, unique_by=lambda n: n.lower()))
 @example("t", ["op", "key", "why", "row", "newest", "source_key"])
-@examples(25)
+@examples(15)
 def test_tables_columns_and_fields_may_have_any_name(
     bench: Bench, figures: Figures, table: str, names: list[str]
 ) -> None:
