@@ -15,13 +15,14 @@ from pathlib import Path
 
 import structlog
 
-from sync.alerts.deciding import Rules, decide
+from sync.alerts.deciding import Observed, Rules, decide
 from sync.alerts.observing import observe
 from sync.alerts.sending import GIVE_UP_S, Sender
 from sync.alerts.wording import Command
 from sync.daemon.chores import guarded
 from sync.engine.job import SyncJob
 from sync.settings import Settings
+from sync.state.alerts import Alert
 from sync.state.ledger import Ledger
 from sync.state.refusal import Refusal
 from sync.telemetry.vitals import Pulse
@@ -87,15 +88,13 @@ class Teller:
 
     def look(self) -> int:
         """Keep what changed since somebody looked last; returns how many messages are to be sent by it."""
-        ground, now = self._ground(), self._ledger.now()
-        alerting = ground.settings.alerting
+        alerting, now = self._ground().settings.alerting, self._ledger.now()
         rules = Rules(alerting.flapping, alerting.repeat_after)
         known = self._ledger.alerts()
         mutes = {(m.subject, m.condition) for m in self._ledger.mutes()}
         before = {(a.subject, a.condition): a for a in known}
-        refusal = Refusal.read(ground.settings.state_folder)
         made = 0
-        for seen in observe(self._ledger, ground.jobs, alerting, known, refusal):
+        for seen in self._observed(known):
             muted = bool(mutes & {(seen.subject, ""), (seen.subject, seen.condition.value)})
             found = decide(before.get((seen.subject, seen.condition)), seen, now, rules, muted=muted)
             if found is None or not self._ledger.change_alert(*found):
@@ -106,6 +105,20 @@ class Teller:
             log.info("alert", subject=alert.subject, condition=alert.condition.value, open=alert.open, news=what)
         self._looking.beat()
         return made
+
+    def unseen(self) -> list[Alert]:
+        """What is wrong since somebody looked last; nothing is kept of it, and nobody is told."""
+        known, now = {(a.subject, a.condition) for a in self._ledger.alerts() if a.open}, self._ledger.now()
+        return [
+            Alert(one.subject, one.condition, open=True, since=now)
+            for one in self._observed(())
+            if one.open and (one.subject, one.condition) not in known
+        ]
+
+    def _observed(self, known: Sequence[Alert]) -> list[Observed]:
+        ground = self._ground()
+        refusal = Refusal.read(ground.settings.state_folder)
+        return observe(self._ledger, ground.jobs, ground.settings.alerting, known, refusal)
 
     def send(self) -> int:
         """Send everything that is due; returns how many messages were taken."""

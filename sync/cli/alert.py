@@ -39,9 +39,11 @@ def command() -> None:
 @click.pass_obj
 def list_(options: Options, everything: bool) -> None:
     """List what is wrong, what is muted, and messages that nobody took yet."""
+    from sync.cli.telling import teller
+
     with opened(options) as session:
         ledger = session.ledger
-        alerts = [a for a in ledger.alerts() if everything or a.open]
+        alerts = [*teller(session).unseen(), *(a for a in ledger.alerts() if everything or a.open)]
         messages = ledger.messages() if everything else ledger.messages(waiting=True)
         mutes = ledger.mutes()
         if options.json:
@@ -184,10 +186,13 @@ def _show(alert: Alert) -> None:
     grave = severity(alert.condition) is Severity.CRITICAL
     kind = "ok" if not alert.open else "error" if grave else "warning"
     told = f"told {', '.join(alert.told)}" if alert.told else "nobody was told"
+    if not alert.number:
+        told = "nobody looked since it is so: a daemon does now and then, and `headgate alert send` once"
     flapping = ", on and off" if alert.flapping else ""
     state = "since" if alert.open else "over since"
     output.say(f"{alert.condition}{flapping}: {alert.subject}", kind=kind)
-    output.say(f"    {state} {_moment(alert.since)}" + (f"; {told}" if alert.open else ""))
+    when = f"{state} {_moment(alert.since)}; " if alert.number else ""
+    output.say(f"    {when}{told}" if alert.open else f"    {state} {_moment(alert.since)}")
 
 
 def _show_message(message: AlertMessage) -> None:

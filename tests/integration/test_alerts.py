@@ -397,6 +397,19 @@ def test_what_is_paused_or_gone_is_not_wrong(synced: Alerting, board: Inbox, sin
     assert "not in the project any more, or disabled" in board.got[-1]["message"]
 
 
+def test_what_nobody_looked_at_yet_is_listed_and_kept_by_the_next_look(synced: Alerting) -> None:
+    synced.sql("DELETE FROM vip_cohort WHERE user_id > 200")
+    assert synced.again() == "held"
+
+    for _ in range(2):
+        (alert,) = synced.here("alert", "list").succeeded().json["alerts"]
+        assert (alert["condition"], alert["open"], alert["told"], alert["number"]) == ("held", True, [], 0)
+    assert "nobody looked since it is so" in synced.headgate("alert", "list").text
+    assert synced.told() == 1
+    (alert,) = synced.here("alert", "list").succeeded().json["alerts"]
+    assert (alert["told"], alert["number"]) == (["board"], 1)
+
+
 def test_a_mute_keeps_silent_with_a_reason_and_ends(synced: Alerting, board: Inbox, sink: Sink) -> None:
     synced.sql("UPDATE vip_cohort SET score = score + 1 WHERE user_id <= 5")
     sink.faults = (faults.always(faults.SERVER_ERROR),)
