@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from apscheduler.jobstores.memory import MemoryJobStore
@@ -19,15 +17,9 @@ from sync.errors import StateError
 from sync.schedule import Timing, slot
 from sync.state.ledger import Ledger, open_ledger
 from sync.state.nouns import RunRequest
-from tests.integration.test_daemon import Played, ask, job, until
+from tests.integration.test_daemon import Played, ask, job, ledger, until  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path / "ledger.db") as made:
-        yield made
 
 
 class Wall(datetime):

@@ -22,18 +22,12 @@ from sync.engine.runner import Runner
 from sync.errors import RateLimited, SourceError
 from sync.health import Activity, Health, standing
 from sync.sdk.nouns import Job, Op
-from sync.state.ledger import Ledger, open_ledger
+from sync.state.ledger import Ledger
 from sync.state.nouns import RequestKind, Run, RunRequest, RunStatus
-from tests.integration.test_daemon import Played, Serving, ask, job, until
+from tests.integration.test_daemon import Played, Serving, ask, job, ledger, until  # noqa: F401 - a fixture
 from tests.state.world import SYNC, World
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path / "ledger.db") as made:
-        yield made
 
 
 @pytest.fixture

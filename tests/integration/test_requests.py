@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +13,11 @@ from sync.engine.report import SyncReport
 from sync.errors import LeaseHeld, ProjectError, StateError
 from sync.schedule import slot
 from sync.sdk.nouns import Op
-from sync.state.ledger import Ledger, open_ledger
+from sync.state.ledger import Ledger
 from sync.state.nouns import RequestKind, Run, RunRequest, RunStatus
-from tests.integration.test_daemon import Played, Serving, ask, job, until
+from tests.integration.test_daemon import Played, Serving, ask, job, ledger, until  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with open_ledger(tmp_path / "ledger.db") as made:
-        yield made
 
 
 def test_a_request_that_was_taken_and_never_begun_is_asked_for_again(ledger):
